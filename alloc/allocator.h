@@ -1,0 +1,50 @@
+// Everything of layer 1 that belongs to one heap, and the numbers about it. No phases, no policy: what is missing is
+// reported to the caller (gc/allocate.cc), who decides.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "alloc/kind.h"
+#include "alloc/metadata.h"
+#include "alloc/page_heap.h"
+#include "alloc/page_map.h"
+
+namespace tricolor::impl {
+
+struct Allocator {
+  // False when the kernel refuses the first memory.
+  bool create() { return map.create() && kinds.create(); }
+
+  Metadata metadata;
+  ArenaMap map;
+  PageHeap pages{map};
+  KindTable kinds{metadata};
+
+  // Spans whose sweep_epoch differs have not been swept since the last mark. Moves on by one a cycle, world stopped; all
+  // spans are swept before it moves again, so a span is at most one behind.
+  std::atomic<std::uint32_t> sweep_epoch{1};
+
+  // Bytes in cells handed out to threads (claims count whole) less those swept: the heap's size as the pacer sees it.
+  std::atomic<std::int64_t> live_bytes{0};
+  // Since the start, for statistics: claimed less given back; swept.
+  std::atomic<std::uint64_t> allocated_bytes{0};
+  std::atomic<std::uint64_t> freed_bytes{0};
+  std::atomic<std::uint64_t> span_count{0};
+
+  // Debug aids, set before the first allocation.
+  bool clobber_free = false;          // free cells are filled with 0xdeadbeef
+  std::uint32_t most_cells_a_claim = 1u << 16;  // stress: claims this small
+
+  void count_claimed(std::size_t bytes) {
+    live_bytes.fetch_add(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
+    allocated_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  }
+  void count_returned(std::size_t bytes) {
+    live_bytes.fetch_sub(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
+    allocated_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+  }
+};
+
+}  // namespace tricolor::impl

@@ -1,0 +1,70 @@
+// What the library asks of the operating system. os_linux.cc is the only file with system calls and the only one with
+// platform conditionals. Every function keeps errno, is async-signal-safe unless it says otherwise, and takes no lock.
+//
+// Address-space states (as in Go's runtime/mem.go):
+//   None      not ours
+//   Reserved  address range is ours, no access, costs nothing but address space
+//   Prepared  accessible, no memory behind it: reads as zero, is not counted against a limit
+//   Ready     in use: counted
+//
+//   None --reserve--> Reserved --prepare--> Prepared <--(first touch | discard)--> Ready; unreserve: any --> None
+//
+// On Linux the step from Prepared to Ready is the page fault; the page heap does the counting.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace tricolor::impl::os {
+
+// Reserves `bytes` (a multiple of the kernel's page) at a multiple of `alignment` (a power of two). `name` (static
+// storage) shows in /proc/self/maps where the kernel can. Returns null when the kernel refuses.
+void* reserve(std::size_t bytes, std::size_t alignment, const char* name);
+
+// Reserved -> Prepared. False when the kernel refuses (rlimit, strict overcommit): nothing has changed.
+bool prepare(void* begin, std::size_t bytes, const char* name);
+
+// Ready -> Prepared: contents are dropped, the range reads as zero. The range must be whole kernel pages. False when the
+// kernel refuses (contents are then unspecified but the range stays accessible).
+bool discard(void* begin, std::size_t bytes);
+
+// Any -> None.
+void unreserve(void* begin, std::size_t bytes);
+
+// reserve + prepare in one step, for metadata. Null when refused.
+void* map(std::size_t bytes, std::size_t alignment, const char* name);
+
+// Advises huge pages for a range; best effort.
+void want_huge_pages(void* begin, std::size_t bytes);
+
+std::size_t kernel_page_bytes();
+
+// Monotonic clock, and the CPU time of the calling thread and of the process.
+std::uint64_t now_ns();
+std::uint64_t thread_cpu_ns();
+std::uint64_t process_cpu_ns();
+
+// CPUs this process may run on (affinity mask), at least 1.
+unsigned cpu_count();
+
+// The kernel's id of the calling thread.
+std::int32_t thread_id();
+
+// Waits while `word == expected`, at most `timeout_ns` (0 = for ever). May return early: the caller re-tests.
+void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint64_t timeout_ns = 0);
+void futex_wake_all(const std::atomic<std::uint32_t>& word);
+
+// Sends signal `number` to one thread of this process. False when it does not exist or the kernel's queue is full.
+bool send_signal(std::int32_t thread, int number);
+
+// For reports about a thread of this process, read from /proc. The name lands in `out` (cut to `capacity`); "?" when the
+// thread is gone.
+std::string_view thread_name(std::int32_t thread, char* out, std::size_t capacity);
+bool thread_blocks_signal(std::int32_t thread, int number);
+
+// Copies `bytes` from `from`, which may be unmapped, to `to`. Returns the number of bytes that could be read.
+std::size_t read_maybe_unmapped(void* to, const void* from, std::size_t bytes);
+
+}  // namespace tricolor::impl::os

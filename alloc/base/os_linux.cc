@@ -1,0 +1,289 @@
+// os.h on Linux. The only file with system calls (log.cc has its write); platform conditionals
+// would be here too, but so far none is needed.
+//
+// Everything here is a thin wrapper over one system call, keeps errno and takes no lock, so it may
+// run in a signal handler and while other threads are stopped anywhere.
+//
+// Invariant [os.arguments]: alignments are powers of two, ranges are whole kernel pages.
+#include "alloc/base/os.h"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <charconv>
+#include <climits>
+#include <string_view>
+
+#include "alloc/base/check.h"
+#include "alloc/base/log.h"
+#include "alloc/base/units.h"
+
+namespace tricolor::impl::os {
+namespace {
+
+// Puts errno back: the caller may be a signal handler, or a program between a call and its errno.
+class KeepErrno {
+ public:
+  KeepErrno() : x_errno(errno) {}
+  ~KeepErrno() { errno = x_errno; }
+  KeepErrno(const KeepErrno&) = delete;
+  KeepErrno& operator=(const KeepErrno&) = delete;
+
+ private:
+  const int x_errno;
+};
+
+std::uintptr_t address_of(const void* p) { return reinterpret_cast<std::uintptr_t>(p); }
+void* pointer_to(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
+
+// Shows as [anon:name] in /proc/self/maps. Needs Linux 5.17 with CONFIG_ANON_VMA_NAME, and headers
+// of that age for the constants; without, the kernel says EINVAL and nobody minds.
+void name_range(void* begin, std::size_t bytes, const char* name) {
+  constexpr int kSetVma = 0x53564d41;  // PR_SET_VMA
+  constexpr unsigned long kAnonName = 0;
+  (void)prctl(kSetVma, kAnonName, address_of(begin), bytes, name);
+}
+
+// Null when refused. `hint` is where we would like it; the kernel goes elsewhere when it is taken.
+void* map_anywhere(std::uintptr_t hint, std::size_t bytes, int protection, int flags) {
+  void* const p =
+      mmap(pointer_to(hint), bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  return p == MAP_FAILED ? nullptr : p;
+}
+
+void unmap(std::uintptr_t begin, std::size_t bytes) {
+  // munmap of whole mappings, or of an end of one, needs no new memory in the kernel. A refusal
+  // (the kernel's limit of mappings, when cutting one in two) leaves address space behind, no more.
+  if (bytes != 0) (void)munmap(pointer_to(begin), bytes);
+}
+
+// Where the next arena goes. Left alone, the kernel places each mapping below the one before, so an
+// address-ordered heap would turn to its newest arena first and leave the holes of the older ones
+// idle. We ask for the place right above our last arena instead: first fit keeps old memory busy,
+// and arenas that touch can serve one large run. Only a wish: any answer of the kernel is fine, and
+// so is a race (relaxed; the value guards nothing).
+std::atomic<std::uintptr_t> next_arena_place{0};
+
+std::uintptr_t arena_place(std::size_t bytes) {
+  const std::uintptr_t next = next_arena_place.load(std::memory_order_relaxed);
+  if (next != 0) return next;
+  // The first one: 1/256 of the address space below where the kernel would put it (512 GiB of room
+  // to grow on x86-64). Derived from the kernel's choice, so it is as random as that.
+  void* const probe = map_anywhere(0, bytes, PROT_NONE, 0);
+  if (probe == nullptr) return 0;
+  unmap(address_of(probe), bytes);
+  const std::uintptr_t place = address_of(probe) - address_of(probe) / 256;
+  return place & ~(kArenaBytes - 1);
+}
+
+void* map_aligned(std::size_t bytes, std::size_t alignment, int protection, int flags,
+                  const char* name) {
+  dcheck(std::has_single_bit(alignment), "os.arguments", {alignment});
+  dcheck(bytes % kernel_page_bytes() == 0, "os.arguments", {bytes});
+  const bool is_arena = alignment >= kArenaBytes;
+  const std::uintptr_t mask = alignment - 1;
+
+  // Exactly as much as is needed, in the hope that it falls right.
+  void* p = map_anywhere(is_arena ? arena_place(bytes) : 0, bytes, protection, flags);
+  if (p == nullptr) return nullptr;
+  if ((address_of(p) & mask) != 0) {
+    // It did not: take more than enough, and trim both ends.
+    unmap(address_of(p), bytes);
+    const std::size_t slack = alignment - kernel_page_bytes();
+    if (bytes + slack < bytes) return nullptr;
+    p = map_anywhere(0, bytes + slack, protection, flags);
+    if (p == nullptr) return nullptr;
+    const std::uintptr_t begin = (address_of(p) + mask) & ~mask;
+    const std::size_t head = begin - address_of(p);
+    unmap(address_of(p), head);
+    unmap(begin + bytes, slack - head);
+    p = pointer_to(begin);
+  }
+  if (is_arena) next_arena_place.store(address_of(p) + bytes, std::memory_order_relaxed);
+  name_range(p, bytes, name);
+  return p;
+}
+
+std::uint64_t clock_ns(clockid_t clock) {
+  const KeepErrno keep;
+  timespec t = {};
+  clock_gettime(clock, &t);
+  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(t.tv_nsec);
+}
+
+// The fallback of read_maybe_unmapped where a sandbox forbids process_vm_readv.
+std::size_t read_through_proc(char* to, std::uintptr_t from, std::size_t bytes) {
+  const int fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  std::size_t done = 0;
+  while (done < bytes) {
+    const ssize_t n = pread(fd, to + done, bytes - done, static_cast<off_t>(from + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  close(fd);
+  return done;
+}
+
+}  // namespace
+
+void* reserve(std::size_t bytes, std::size_t alignment, const char* name) {
+  const KeepErrno keep;
+  return map_aligned(bytes, alignment, PROT_NONE, 0, name);
+}
+
+bool prepare(void* begin, std::size_t bytes, const char* name) {
+  const KeepErrno keep;
+  // Without MAP_NORESERVE above, this is where the kernel's accounting may say no.
+  if (mprotect(begin, bytes, PROT_READ | PROT_WRITE) != 0) return false;
+  name_range(begin, bytes, name);
+  return true;
+}
+
+bool discard(void* begin, std::size_t bytes) {
+  const KeepErrno keep;
+  // DONTNEED, not FREE: the range must read as zero at once, and monitors of the resident size
+  // should see that the memory is gone.
+  return madvise(begin, bytes, MADV_DONTNEED) == 0;
+}
+
+void unreserve(void* begin, std::size_t bytes) {
+  const KeepErrno keep;
+  unmap(address_of(begin), bytes);
+  // If it was the last arena, the next one may have its place.
+  std::uintptr_t end = address_of(begin) + bytes;
+  next_arena_place.compare_exchange_strong(end, address_of(begin), std::memory_order_relaxed);
+}
+
+void* map(std::size_t bytes, std::size_t alignment, const char* name) {
+  const KeepErrno keep;
+  // NORESERVE: tables are sparse, most of their pages are never touched.
+  return map_aligned(bytes, alignment, PROT_READ | PROT_WRITE, MAP_NORESERVE, name);
+}
+
+void want_huge_pages(void* begin, std::size_t bytes) {
+  const KeepErrno keep;
+  (void)madvise(begin, bytes, MADV_HUGEPAGE);
+}
+
+std::size_t kernel_page_bytes() { return getauxval(AT_PAGESZ); }
+
+std::uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
+std::uint64_t thread_cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+std::uint64_t process_cpu_ns() { return clock_ns(CLOCK_PROCESS_CPUTIME_ID); }
+
+unsigned cpu_count() {
+  const KeepErrno keep;
+  // The raw call: it returns how many bytes the kernel wrote, and knows no CPU_SETSIZE.
+  std::array<unsigned long, 8192 / (8 * sizeof(unsigned long))> mask = {};
+  const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask.data());
+  if (bytes <= 0) return 1;
+  unsigned cpus = 0;
+  for (const unsigned long word : mask) cpus += static_cast<unsigned>(std::popcount(word));
+  return std::max(cpus, 1U);
+}
+
+std::int32_t thread_id() { return static_cast<std::int32_t>(syscall(SYS_gettid)); }
+
+void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
+                std::uint64_t timeout_ns) {
+  const KeepErrno keep;
+  const timespec timeout = {static_cast<time_t>(timeout_ns / 1'000'000'000),
+                            static_cast<long>(timeout_ns % 1'000'000'000)};
+  // EAGAIN (the word has changed), EINTR and ETIMEDOUT all mean: look again.
+  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, timeout_ns == 0 ? nullptr : &timeout,
+          nullptr, 0);
+}
+
+void futex_wake_all(const std::atomic<std::uint32_t>& word) {
+  const KeepErrno keep;
+  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+}
+
+bool send_signal(std::int32_t thread, int number) {
+  const KeepErrno keep;
+  // ESRCH: it has ended. EAGAIN: the queue of real-time signals is full.
+  return syscall(SYS_tgkill, getpid(), thread, number) == 0;
+}
+
+namespace {
+
+// Reads a small file of /proc/self/task/<thread>/ into `out`; returns the bytes read.
+std::size_t read_task_file(std::int32_t thread, std::string_view file, char* out, std::size_t capacity) {
+  LineBuffer<64> path;
+  path.text("/proc/self/task/").number(thread).text("/").text(file);
+  std::array<char, 65> name = {};
+  std::copy(path.view().begin(), path.view().end(), name.begin());
+  const int fd = open(name.data(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  const ssize_t n = read(fd, out, capacity);
+  close(fd);
+  return n > 0 ? static_cast<std::size_t>(n) : 0;
+}
+
+}  // namespace
+
+std::string_view thread_name(std::int32_t thread, char* out, std::size_t capacity) {
+  const KeepErrno keep;
+  const std::string_view name(out, read_task_file(thread, "comm", out, capacity));
+  return name.empty() ? "?" : name.substr(0, name.find('\n'));
+}
+
+bool thread_blocks_signal(std::int32_t thread, int number) {
+  const KeepErrno keep;
+  std::array<char, 4096> text;
+  const std::string_view status(text.data(), read_task_file(thread, "status", text.data(), text.size()));
+  constexpr std::string_view kField = "\nSigBlk:\t";
+  const std::size_t at = status.find(kField);
+  if (at == std::string_view::npos || status.size() < at + kField.size() + 16) return false;
+  std::uint64_t mask = 0;  // 16 hexadecimal digits, signal 1 in bit 0
+  const char* const digits = status.data() + at + kField.size();
+  std::from_chars(digits, digits + 16, mask, 16);
+  return (mask >> (number - 1) & 1) != 0;
+}
+
+std::size_t read_maybe_unmapped(void* to, const void* from, std::size_t bytes) {
+  const KeepErrno keep;
+  char* const out = static_cast<char*>(to);
+  const std::uintptr_t begin = address_of(from);
+  const std::size_t page = kernel_page_bytes();
+  std::array<iovec, 16> pieces;
+  std::size_t done = 0;
+  while (done < bytes) {
+    // One piece a page: the kernel gives up at a piece that it cannot read in full.
+    std::size_t count = 0;
+    std::size_t length = 0;
+    while (count < pieces.size() && done + length < bytes) {
+      const std::uintptr_t at = begin + done + length;
+      const std::size_t n = std::min(page - at % page, bytes - done - length);
+      pieces[count++] = {pointer_to(at), n};
+      length += n;
+    }
+    const iovec target = {out + done, length};
+    // The raw call: sanitizers would take the wrapper's argument for a read of their own.
+    const long n = syscall(SYS_process_vm_readv, getpid(), &target, 1UL, pieces.data(), count, 0UL);
+    if (n < 0) {
+      if (errno == EFAULT) return done;
+      return done + read_through_proc(out + done, begin + done, bytes - done);
+    }
+    done += static_cast<std::size_t>(n);
+    if (static_cast<std::size_t>(n) < length) return done;
+  }
+  return done;
+}
+
+}  // namespace tricolor::impl::os

@@ -1,0 +1,122 @@
+#include "alloc/central.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "alloc/allocator.h"
+#include "alloc/cell.h"
+#include "alloc/span_life.h"
+#include "alloc/sweep_span.h"
+
+namespace tricolor::impl {
+
+bool Central::claim(Allocator& allocator, std::uint32_t wanted, std::uint32_t tries, Claim& out) {
+  const Guard guard(x_lock);
+  for (; x_cursor < x_count; ++x_cursor) {
+    PageRecord* const span = x_spans[x_cursor];
+    if (!is_swept(allocator, span)) {
+      if (tries-- == 0) return false;
+      sweep_span(allocator, span);  // even if nothing is left: we are about to use it
+    }
+    if (claim_from(span, wanted, out)) return true;
+  }
+  return false;
+}
+
+bool Central::add_span(Allocator& allocator, Kind& kind, PageId first, bool zero, std::uint32_t wanted, Claim& out) {
+  const Guard guard(x_lock);
+  PageRecord* const span = publish_span(allocator, kind, first, PageCount{kind.pages}, zero, PageState::in_use);
+  if (!append(allocator, span)) {
+    free_span(allocator, span);
+    return false;
+  }
+  return claim_from(span, wanted, out);
+}
+
+PageCount Central::sweep(Allocator& allocator, PageRecord* span) {
+  const Guard guard(x_lock);
+  if (is_swept(allocator, span) || sweep_span(allocator, span) != 0) return {};
+  const PageCount pages = pages_of(span);
+  remove(span);
+  free_span(allocator, span);
+  return pages;
+}
+
+void Central::reset() { x_cursor = 0; }
+
+// Claims free cells from at most Claim::kWords consecutive words of the bitmap.
+bool Central::claim_from(PageRecord* span, std::uint32_t wanted, Claim& out) {
+  dcheck(wanted != 0, "central.claim");
+  BitWord* const allocs = alloc_words(span);
+  const std::uint32_t cells = span->cells;
+  std::uint32_t w = span->hint_word;
+  const std::uint32_t words = bit_words(span);
+  std::uint32_t found = 0;
+  for (; w < words && (found == 0 || w - out.first_word < Claim::kWords) && found < wanted; ++w) {
+    const std::uint64_t exists = w == words - 1 && cells % 64 != 0 ? (std::uint64_t{1} << (cells % 64)) - 1 : ~std::uint64_t{0};
+    // Relaxed: cells only become free behind our back (returned claims), never taken; the lock orders the takers.
+    std::uint64_t free = ~allocs[w].load(std::memory_order_relaxed) & exists;
+    if (free == 0) continue;
+    if (found == 0) {
+      out = Claim{.span = span, .first_word = w, .needs_zero = span->needs_zero != 0};
+    }
+    if (const auto many = static_cast<std::uint32_t>(std::popcount(free)); found + many > wanted) {
+      // Keep the lowest ones.
+      std::uint64_t kept = 0;
+      for (std::uint32_t left = wanted - found; left != 0; --left) {
+        kept |= free & -free;
+        free &= free - 1;
+      }
+      free = kept;
+    }
+    found += static_cast<std::uint32_t>(std::popcount(free));
+    out.mask[w - out.first_word] = free;
+    allocs[w].fetch_or(free, std::memory_order_relaxed);
+  }
+  if (found == 0) {
+    span->hint_word = static_cast<std::uint8_t>(words);
+    return false;
+  }
+  // Words before the last one visited are used up; that one may have more.
+  span->hint_word = static_cast<std::uint8_t>(w - 1);
+  return true;
+}
+
+// Puts the span where the cursor is: it is the next to claim from.
+bool Central::append(Allocator& allocator, PageRecord* span) {
+  if (x_count == x_capacity) {
+    const std::uint32_t capacity = x_capacity == 0 ? 8 : 2 * x_capacity;
+    auto* const spans = static_cast<PageRecord**>(allocator.metadata.take(capacity * sizeof(PageRecord*)));
+    if (spans == nullptr) return false;
+    if (x_count != 0) {
+      std::memcpy(spans, x_spans, x_count * sizeof(PageRecord*));
+      allocator.metadata.give_back(x_spans, x_capacity * sizeof(PageRecord*));
+    }
+    x_spans = spans;
+    x_capacity = capacity;
+  }
+  x_spans[x_count] = span;
+  std::swap(x_spans[x_count], x_spans[x_cursor]);
+  x_spans[x_count]->slot_or_pages = x_count;
+  span->slot_or_pages = x_cursor;
+  ++x_count;
+  return true;
+}
+
+void Central::remove(PageRecord* span) {
+  std::uint32_t slot = span->slot_or_pages;
+  dcheck(slot < x_count && x_spans[slot] == span, "central.list");
+  const auto move = [this](std::uint32_t from, std::uint32_t to) {
+    x_spans[to] = x_spans[from];
+    x_spans[to]->slot_or_pages = to;
+  };
+  if (slot < x_cursor) {  // close the gap with the last visited one, so that the unvisited stay behind the cursor
+    move(--x_cursor, slot);
+    slot = x_cursor;
+  }
+  move(--x_count, slot);
+}
+
+}  // namespace tricolor::impl

@@ -1,0 +1,67 @@
+// The spans of one kind, and the claims that threads take from them.
+//
+// All spans of a kind stand in one list; a cursor walks it once a cycle. Before the cursor: spans that have been visited
+// since the last cycle (full or claimed from). From the cursor on: spans to visit, which are swept as they are met. A
+// cycle moves the cursor back to the start (reset). There are no partial and full lists to keep apart: what a span is
+// shows in its bits.
+//
+// A claim is a set of free cells of one span that one thread takes together (512 bytes of them at first, more as the thread
+// comes back). Claimed cells have their alloc bit set, so to everyone else they are allocated; the thread hands them out
+// one after another without a lock and gives back what is left when a cycle begins or it exits.
+//
+// Invariant [central.list]: span->slot_or_pages is the span's place in the list of span->kind.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "alloc/base/lock.h"
+#include "alloc/span.h"
+
+namespace tricolor::impl {
+
+struct Allocator;
+struct Kind;
+
+// Cells of one span that a thread has taken and not used: bit i of mask[w] is cell (first_word + w) * 64 + i.
+struct Claim {
+  static constexpr std::uint32_t kWords = 4;
+
+  PageRecord* span = nullptr;
+  std::uint32_t first_word = 0;
+  bool needs_zero = false;
+  std::uint64_t mask[kWords] = {};
+};
+
+class Central {
+ public:
+  Central() = default;
+
+  // Claims up to `wanted` free cells (at least one) from the spans at hand, sweeping at most `tries` of them. False when
+  // that found none: the caller brings a fresh span, or calls again with more tries.
+  bool claim(Allocator& allocator, std::uint32_t wanted, std::uint32_t tries, Claim& out);
+
+  // Enters a fresh span of this kind: pages that its caller took, of which `zero` says that they read as zero, and claims
+  // from it. False when memory for the list was refused; the pages are then given back.
+  bool add_span(Allocator& allocator, Kind& kind, PageId first, bool zero, std::uint32_t wanted, Claim& out);
+
+  // Sweeps `span` if it is still unswept, and gives its pages back when nothing in it is left. Returns the pages freed.
+  PageCount sweep(Allocator& allocator, PageRecord* span);
+
+  // The next claim starts at the first span again. World stopped.
+  void reset();
+
+ private:
+  bool claim_from(PageRecord* span, std::uint32_t wanted, Claim& out);
+  bool append(Allocator& allocator, PageRecord* span);
+  void remove(PageRecord* span);
+
+  Mutex x_lock{LockRank::kCentral};
+  PageRecord** x_spans = nullptr;  // guarded by x_lock, as is all below
+  std::uint32_t x_count = 0;
+  std::uint32_t x_capacity = 0;
+  std::uint32_t x_cursor = 0;
+};
+
+}  // namespace tricolor::impl
