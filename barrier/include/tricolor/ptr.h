@@ -1,0 +1,90 @@
+// gc::ptr<T>: a pointer field. It stands in managed objects, globals and thread_locals, and it is the only way to keep a
+// managed object alive from there. On stacks use plain T*: stacks are roots.
+//
+//   struct Node {
+//     gc::ptr<Node> next;
+//   };
+//
+// 8 bytes; may be null, and may point to an object's start or into it (a member, a base, an element). Reading is a plain
+// load; storing goes through the write barrier (about one nanosecond). Stores and loads of one ptr by several threads are
+// atomic (release and relaxed). Trivially destructible; not trivially copyable, so that memcpy of it warns: a memcpy would
+// go past the barrier.
+#pragma once
+
+#include <atomic>
+#include <compare>
+#include <cstddef>
+#include <functional>
+#include <type_traits>
+
+#include <tricolor/detail/write_barrier.h>
+
+namespace tricolor {
+
+namespace detail {
+class collector_owns_the_object;
+}
+
+template <class T>
+class ptr {
+ public:
+  using element_type = T;
+
+  constexpr ptr() noexcept : x_word(nullptr) {}
+  constexpr ptr(std::nullptr_t) noexcept : x_word(nullptr) {}
+  constexpr ptr(T* p) noexcept : x_word(p) {}
+  ptr(const ptr& other) noexcept : x_word(other.get()) {}
+  template <class U>
+    requires std::is_convertible_v<U*, T*>
+  ptr(const ptr<U>& other) noexcept : x_word(other.get()) {}
+
+  ptr& operator=(const ptr& other) noexcept { return *this = other.get(); }
+  template <class U>
+    requires std::is_convertible_v<U*, T*>
+  ptr& operator=(const ptr<U>& other) noexcept {
+    return *this = static_cast<T*>(other.get());
+  }
+  ptr& operator=(std::nullptr_t) noexcept { return *this = static_cast<T*>(nullptr); }
+  ptr& operator=(T* p) noexcept {
+    detail::barriered_store(x_word, p);
+    return *this;
+  }
+  ~ptr() = default;
+
+  // Relaxed: readers that need another thread's writes to *p synchronise as for any C++ object.
+  T* get() const noexcept { return x_word.load(std::memory_order_relaxed); }
+  operator T*() const noexcept { return get(); }
+  explicit operator bool() const noexcept { return get() != nullptr; }
+  // Makes `delete p` ambiguous, hence an error: the collector owns the object. (gc::free_now frees early.)
+  operator detail::collector_owns_the_object*() const = delete;
+  T* operator->() const noexcept { return get(); }
+  std::add_lvalue_reference_t<T> operator*() const noexcept { return *get(); }
+
+ private:
+  // Written by mutators (release), read by them (relaxed) and by markers (acquire).
+  std::atomic<T*> x_word;
+};
+
+template <class T, class U>
+bool operator==(const ptr<T>& a, const ptr<U>& b) noexcept {
+  return a.get() == b.get();
+}
+template <class T, class U>
+bool operator==(const ptr<T>& a, U* b) noexcept {
+  return a.get() == b;
+}
+template <class T>
+bool operator==(const ptr<T>& a, std::nullptr_t) noexcept {
+  return a.get() == nullptr;
+}
+template <class T, class U>
+std::strong_ordering operator<=>(const ptr<T>& a, const ptr<U>& b) noexcept {
+  return std::compare_three_way{}(static_cast<const volatile void*>(a.get()), static_cast<const volatile void*>(b.get()));
+}
+
+}  // namespace tricolor
+
+template <class T>
+struct std::hash<tricolor::ptr<T>> {
+  std::size_t operator()(const tricolor::ptr<T>& p) const noexcept { return std::hash<T*>{}(p.get()); }
+};

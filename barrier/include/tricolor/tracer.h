@@ -1,0 +1,58 @@
+// gc::tracer: what a type's own trace function reports its references to.
+//
+//   struct Value {
+//     std::variant<double, gc::ptr<String>> v;
+//     void trace(gc::tracer& t) const noexcept {
+//       if (auto* s = std::get_if<gc::ptr<String>>(&v)) t(*s);
+//     }
+//   };
+//
+// trace() runs on library threads, at the same time as the program: it takes no lock and allocates nothing. Words given to
+// the tracer may be null, stale or no pointer at all.
+#pragma once
+
+#include <cstddef>
+
+#include <tricolor/array.h>
+#include <tricolor/ptr.h>
+
+namespace tricolor {
+
+class tracer {
+ public:
+  // `words` is a buffer of `capacity` words; `full` empties it.
+  tracer(const void** words, std::size_t capacity, void (*full)(tracer&, std::size_t count))
+      : x_words(words), x_capacity(capacity), x_full(full) {}
+  tracer(const tracer&) = delete;
+  tracer& operator=(const tracer&) = delete;
+
+  // An address inside a managed object, or null.
+  void operator()(const void* word) {
+    if (word == nullptr) return;
+    x_words[x_count++] = word;
+    if (x_count == x_capacity) flush();
+  }
+  template <class T>
+  void operator()(const ptr<T>& field) {
+    (*this)(static_cast<const void*>(field.get()));
+  }
+  template <class T>
+  void operator()(const array<T>& field) {
+    (*this)(static_cast<const void*>(field.data()));
+  }
+
+  // Hands what is buffered to the marker.
+  void flush() {
+    const std::size_t count = x_count;
+    x_count = 0;
+    if (count != 0) x_full(*this, count);
+  }
+
+ private:
+  const void** const x_words;
+  const std::size_t x_capacity;
+  std::size_t x_count = 0;
+  void (*const x_full)(tracer&, std::size_t count);
+};
+
+}  // namespace tricolor
