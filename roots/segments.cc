@@ -1,0 +1,125 @@
+#include "roots/segments.h"
+
+#include <elf.h>
+#include <link.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "alloc/base/units.h"
+
+namespace tricolor::impl {
+
+namespace {
+
+// Calls add(begin, end) for what is writable of a module at run time: its PT_LOAD segments with write permission, less the
+// part that the loader makes read-only after relocation.
+template <class Add>
+void for_each_writable(const dl_phdr_info& info, Add add) {
+  std::uintptr_t relro_begin = 0;
+  std::uintptr_t relro_end = 0;
+  for (int i = 0; i < info.dlpi_phnum; ++i) {
+    const ElfW(Phdr)& header = info.dlpi_phdr[i];
+    if (header.p_type != PT_GNU_RELRO) continue;
+    relro_begin = info.dlpi_addr + header.p_vaddr;
+    relro_end = relro_begin + header.p_memsz;
+  }
+  for (int i = 0; i < info.dlpi_phnum; ++i) {
+    const ElfW(Phdr)& header = info.dlpi_phdr[i];
+    if (header.p_type != PT_LOAD || (header.p_flags & PF_W) == 0) continue;
+    std::uintptr_t begin = info.dlpi_addr + header.p_vaddr;
+    const std::uintptr_t end = begin + header.p_memsz;
+    // RELRO stands at the start of the segment.
+    if (relro_begin <= begin && begin < relro_end) begin = std::min(relro_end, end);
+    begin = round_up(begin, sizeof(void*));
+    if (begin < end) add(reinterpret_cast<const char*>(begin), reinterpret_cast<const char*>(end));
+  }
+}
+
+}  // namespace
+
+bool SegmentList::update() {
+  struct Walk {
+    SegmentList& list;
+    bool first = true;       // the program itself comes first
+    bool unchanged = false;
+    std::size_t needed = 0;  // counted even when they do not fit
+  };
+  for (;;) {
+    Walk walk{*this};
+    dl_iterate_phdr(
+        [](dl_phdr_info* info, std::size_t size, void* data) {
+          Walk& w = *static_cast<Walk*>(data);
+          if (w.first && size >= offsetof(dl_phdr_info, dlpi_subs) + sizeof(info->dlpi_subs)) {
+            if (w.list.x_count != 0 && info->dlpi_adds == w.list.x_loads && info->dlpi_subs == w.list.x_unloads) {
+              w.unchanged = true;
+              return 1;
+            }
+            w.list.x_loads = info->dlpi_adds;
+            w.list.x_unloads = info->dlpi_subs;
+          }
+          for_each_writable(*info, [&](const char* begin, const char* end) {
+            if (w.needed < w.list.x_capacity) w.list.x_segments[w.needed] = {begin, end, !w.first};
+            ++w.needed;
+          });
+          w.first = false;
+          return 0;
+        },
+        &walk);
+    if (walk.unchanged) return true;
+    if (walk.needed <= x_capacity) {
+      x_count = walk.needed;
+      return true;
+    }
+    // Too small: try again with room for more. The metadata lock is not taken under the loader's.
+    const std::size_t capacity = std::max<std::size_t>(64, 2 * walk.needed);
+    auto* const segments = static_cast<Segment*>(x_metadata.take(capacity * sizeof(Segment)));
+    if (segments == nullptr) {
+      x_count = std::min(walk.needed, x_capacity);
+      return false;
+    }
+    if (x_segments != nullptr) x_metadata.give_back(x_segments, x_capacity * sizeof(Segment));
+    x_segments = segments;
+    x_capacity = capacity;
+    x_count = 0;
+  }
+}
+
+bool TlsBlocks::list(Metadata& metadata) {
+  for (;;) {
+    x_count = 0;  // counted even when they do not fit
+    dl_iterate_phdr(
+        [](dl_phdr_info* info, std::size_t size, void* data) {
+          auto& out = *static_cast<TlsBlocks*>(data);
+          if (size < offsetof(dl_phdr_info, dlpi_tls_data) + sizeof(info->dlpi_tls_data)) return 1;
+          if (info->dlpi_tls_data == nullptr) return 0;
+          for (int i = 0; i < info->dlpi_phnum; ++i) {
+            const ElfW(Phdr)& header = info->dlpi_phdr[i];
+            if (header.p_type != PT_TLS || header.p_memsz < sizeof(void*)) continue;
+            const auto begin = round_up(reinterpret_cast<std::uintptr_t>(info->dlpi_tls_data), sizeof(void*));
+            const auto end = reinterpret_cast<std::uintptr_t>(info->dlpi_tls_data) + header.p_memsz;
+            if (out.x_count < out.x_capacity) {
+              out.x_blocks[out.x_count] = {reinterpret_cast<const char*>(begin), reinterpret_cast<const char*>(end)};
+            }
+            ++out.x_count;
+          }
+          return 0;
+        },
+        this);
+    if (x_count <= x_capacity) return true;
+    const std::size_t capacity = x_count + 8;
+    free(metadata);
+    x_blocks = static_cast<Block*>(metadata.take(capacity * sizeof(Block)));
+    if (x_blocks == nullptr) return false;
+    x_capacity = capacity;
+  }
+}
+
+void TlsBlocks::free(Metadata& metadata) {
+  if (x_blocks != nullptr) metadata.give_back(x_blocks, x_capacity * sizeof(Block));
+  x_blocks = nullptr;
+  x_count = 0;
+  x_capacity = 0;
+}
+
+}  // namespace tricolor::impl

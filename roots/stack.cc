@@ -1,0 +1,43 @@
+#include "roots/stack.h"
+
+#include <pthread.h>
+
+#include "alloc/base/check.h"
+#include "alloc/base/units.h"
+
+namespace tricolor::impl {
+
+// Reads every word of somebody's frames: sanitizers would object to redzones, padding and races, none of which matter to a
+// conservative scan of a stopped thread.
+[[gnu::noinline]] __attribute__((no_sanitize("address", "thread", "undefined"))) void StackCapture::capture(
+    const void* top, const void* base, AddressRange range) {
+  const auto* word = reinterpret_cast<const volatile std::uintptr_t*>(
+      round_up(reinterpret_cast<std::uintptr_t>(top), sizeof(std::uintptr_t)));
+  const auto* const end = static_cast<const volatile std::uintptr_t*>(base);
+  x_top = top;
+  x_base = base;
+  x_complete = true;
+  std::size_t count = 0;
+  for (; word < end; ++word) {
+    const std::uintptr_t value = *word;
+    if (!range.contains(value)) continue;
+    if (count == kCapacity) {
+      x_complete = false;
+      break;
+    }
+    x_words[count++] = value;
+  }
+  x_count = count;
+}
+
+StackBounds current_stack_bounds() {
+  pthread_attr_t attributes;
+  check(pthread_getattr_np(pthread_self(), &attributes) == 0, "stack.bounds");
+  void* lowest = nullptr;
+  std::size_t bytes = 0;
+  check(pthread_attr_getstack(&attributes, &lowest, &bytes) == 0, "stack.bounds");
+  pthread_attr_destroy(&attributes);
+  return {static_cast<char*>(lowest), static_cast<char*>(lowest) + bytes};
+}
+
+}  // namespace tricolor::impl

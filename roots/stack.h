@@ -1,0 +1,60 @@
+// One stopped thread's stack and registers, as words that may be pointers.
+//
+// Capturing is a filter: only words that fall into the heap's address range are kept, in a buffer that was made when the
+// thread attached. It runs in the thread's own signal handler (all threads capture in parallel) or at a poll, and touches
+// plain memory only.
+//
+// Invariant [stack.one-instant]: no thread goes on before every capture of the same stop is complete.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tricolor::impl {
+
+// The part of the address space that a word must fall into to be kept.
+struct AddressRange {
+  std::uintptr_t lowest = 0;
+  std::uintptr_t end = 0;
+  bool contains(std::uintptr_t word) const { return word - lowest < end - lowest; }
+};
+
+class StackCapture {
+ public:
+  // 8 bytes a word; only touched pages cost memory. A stack rarely has more words into the heap than this; when it does,
+  // the marker reads the stack itself while the thread is stopped.
+  static constexpr std::size_t kCapacity = 4096;
+  static constexpr std::size_t kBytes = kCapacity * sizeof(std::uintptr_t);
+
+  explicit StackCapture(std::uintptr_t* words) : x_words(words) {}
+
+  // Keeps the words of [top, base) that lie in `range`. `top` is rounded up to a word.
+  void capture(const void* top, const void* base, AddressRange range);
+
+  // The kept words; valid while the thread is stopped. False when they did not fit: then the caller reads [top, base).
+  bool complete() const { return x_complete; }
+  const std::uintptr_t* begin() const { return x_words; }
+  const std::uintptr_t* end() const { return x_words + x_count; }
+
+  const void* top() const { return x_top; }
+  const void* base() const { return x_base; }
+  std::size_t stack_bytes() const { return static_cast<std::size_t>(static_cast<const char*>(x_base) - static_cast<const char*>(x_top)); }
+
+ private:
+  std::uintptr_t* const x_words;
+  std::size_t x_count = 0;
+  bool x_complete = true;
+  const void* x_top = nullptr;
+  const void* x_base = nullptr;
+};
+
+// The calling thread's stack: [lowest, base), growing down from base. May allocate (glibc reads /proc for the main thread):
+// only for attaching.
+struct StackBounds {
+  char* lowest = nullptr;
+  char* base = nullptr;
+  bool contains(const void* p) const { return lowest <= p && p < base; }
+};
+StackBounds current_stack_bounds();
+
+}  // namespace tricolor::impl
