@@ -1,0 +1,150 @@
+// The slow half of an allocation: all policy is here. alloc/ says what it has, the cycle says when it is due; this file
+// decides what comes next:
+//
+//   allocate_slow
+//     1. a cycle, if one is due; the mutator waits for it (it has chosen no cell yet)
+//     2. a run from the thread's claim, else a claim from the kind's spans (sweeping at most kSweepTries of them), else a
+//        fresh span: from free pages, else from spans of other kinds that turn out empty when swept, else from the system
+//     3. memory ends: sweep everything, a full collection, once more from 2; then std::bad_alloc
+//
+// Large objects take their pages at step 2 directly.
+#include <cstring>
+#include <new>
+
+#include <tricolor/heap.h>
+#include <tricolor/make.h>
+
+#include "alloc/cell.h"
+#include "alloc/span_life.h"
+#include "alloc/thread_cache.h"
+#include "gc/heap.h"
+
+namespace tricolor::impl {
+
+namespace {
+
+// After so many swept spans without a free cell a fresh one is taken: bounds the time of one allocation, at most 1 % more
+// space (as in Go's mcentral.go).
+constexpr std::uint32_t kSweepTries = 100;
+constexpr std::uint32_t kEveryUnsweptSpan = UINT32_MAX;
+
+// The kind of a request, registered at its first use; null when memory or kinds have run out.
+Kind* kind_of(Heap& heap, const detail::cell_request& request) {
+  KindTable& kinds = heap.allocator().kinds;
+  if (request.type == nullptr) {
+    return &kinds[request.size_class == detail::kLargeClass ? kLargePointerFreeKind
+                                                            : static_cast<std::uint32_t>(request.size_class)];
+  }
+  const std::uint32_t id = kinds.id_of(*request.kind_slot, request.type(), request.size_class);
+  return id == kUnregisteredKind ? nullptr : &kinds[id];
+}
+
+// Free pages, before the heap grows from spans that are empty once they are swept.
+std::optional<PageHeap::Run> take_pages(Heap& heap, PageCount count) {
+  PageHeap& pages = heap.allocator().pages;
+  if (!pages.has_free(count)) heap.cycle().sweeper().sweep_for(count);
+  return pages.take(count);
+}
+
+bool claim_cells(Heap& heap, Mutator& mutator, Kind& kind) {
+  Allocator& allocator = heap.allocator();
+  const std::uint32_t wanted = next_claim_cells(allocator, mutator, kind);
+  Claim claim;
+  bool found = kind.central.claim(allocator, wanted, kSweepTries, claim);
+  if (!found) {
+    if (const auto run = take_pages(heap, PageCount{kind.pages})) {
+      found = kind.central.add_span(allocator, kind, run->first, run->zero, wanted, claim);
+    }
+  }
+  if (!found) found = kind.central.claim(allocator, wanted, kEveryUnsweptSpan, claim);
+  if (found) accept_claim(allocator, mutator, kind, claim);
+  return found;
+}
+
+// Null when there is no memory.
+char* take_small(Heap& heap, Mutator& mutator, Kind& kind) {
+  if (!grow_tables(heap.allocator(), mutator, kind.id)) return nullptr;
+  for (;;) {
+    if (char* const cell = detail::try_take(mutator, kind.id, kind.cell_bytes); cell != nullptr) return cell;
+    if (!next_run(mutator, kind) && !claim_cells(heap, mutator, kind)) return nullptr;
+  }
+}
+
+// Null when there is no memory. When `zero` comes back true the object is still to be zeroed, outside of the critical
+// section, and made ready.
+char* take_large(Heap& heap, Kind& kind, const detail::cell_request& request, bool& zero) {
+  Allocator& allocator = heap.allocator();
+  const PageCount pages = pages_for(request.bytes);
+  if (pages.value > UINT32_MAX) return nullptr;
+  const auto run = take_pages(heap, pages);
+  if (!run) return nullptr;
+  zero = !run->zero && (kind.scan != detail::ScanMode::none || request.zero);
+  PageRecord* const span =
+      publish_span(allocator, kind, run->first, pages, run->zero, zero ? PageState::unready : PageState::in_use);
+  // Relaxed: we are inside a critical section, so no mark looks before it is set.
+  alloc_words(span)[0].store(1, std::memory_order_relaxed);
+  allocator.count_claimed(pages.bytes());
+  return run->first.data();
+}
+
+// Outside of any critical section: the thread can be stopped at any point of it, and the object is unready till its end.
+void make_ready(Heap& heap, char* object, std::size_t bytes) {
+  std::memset(object, 0, bytes);
+  // Release: the object is zero. Pairs with Marker::scan_cell (acquire).
+  heap.allocator().map.record_of(page_of(object))->state.store(PageState::in_use, std::memory_order_release);
+}
+
+// stress=n: a complete collection at every n-th allocation of the thread. Claims are n cells at most, so that one comes by
+// here often enough.
+void collect_under_stress(Heap& heap, Mutator& mutator) {
+  const int every = heap.settings().stress;
+  if (every == 0 || mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
+  const std::uint64_t now = mutator.claimed_cells;
+  if (now < mutator.next_stress_at) return;
+  mutator.next_stress_at = now + static_cast<std::uint64_t>(every);
+  heap.cycle().collect(mutator);
+}
+
+}  // namespace
+
+}  // namespace tricolor::impl
+
+namespace tricolor::detail {
+
+using namespace tricolor::impl;
+
+[[gnu::noinline]] char* allocate_slow(const cell_request& request, const char** listed) {
+  Mutator& mutator = Heap::mutator();
+  Heap& heap = mutator.heap;
+  if (mutator.state.load(std::memory_order_relaxed) != MutatorState::running) {
+    usage_error("an allocation inside gc::blocking_call: fn must touch no managed memory. Move the allocation out of it.");
+  }
+  if (request.bytes > std::size_t{1} << kAddressBits) throw std::bad_alloc();
+  Kind* const kind = kind_of(heap, request);
+  if (kind == nullptr) throw std::bad_alloc();
+  for (bool collected = false;; collected = true) {
+    heap.cycle().collect_if_due(mutator);
+    collect_under_stress(heap, mutator);
+    char* cell = nullptr;
+    bool zero = false;
+    {
+      const CriticalSection critical(mutator);
+      cell = kind->cell_bytes != 0 ? take_small(heap, mutator, *kind) : take_large(heap, *kind, request, zero);
+      if (listed != nullptr) *listed = cell;
+    }
+    if (cell != nullptr) {
+      if (zero) make_ready(heap, cell, pages_for(request.bytes).bytes());
+      return cell;
+    }
+    if (collected || mutator.critical_depth.load(std::memory_order_relaxed) != 0) throw std::bad_alloc();
+    heap.cycle().collect(mutator);
+  }
+}
+
+void give_back_cell(char* cell) noexcept {
+  Mutator& mutator = *current_mutator();
+  const CriticalSection critical(mutator);
+  return_cell(mutator.heap.allocator(), mutator, cell);
+}
+
+}  // namespace tricolor::detail

@@ -1,0 +1,378 @@
+#include "gc/cycle.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "alloc/base/check.h"
+#include "alloc/base/os.h"
+#include "gc/heap.h"
+#include "gc/pacer.h"
+#include "roots/registers.h"
+
+namespace tricolor::impl {
+
+namespace {
+
+bool reached(std::uint32_t counter, std::uint32_t ticket) { return static_cast<std::int32_t>(counter - ticket) >= 0; }
+
+}  // namespace
+
+Cycle::Cycle(Heap& heap)
+    : x_heap(heap),
+      x_pool(heap.allocator().metadata),
+      x_segments(heap.allocator().metadata),
+      x_sweeper(heap.allocator()),
+      x_goal_bytes(kNoGoal) {}
+
+bool Cycle::create() {
+  Metadata& metadata = x_heap.allocator().metadata;
+  WorkPacket* const packet = x_pool.take_empty();
+  void* const memory = metadata.take(sizeof(Marker));
+  x_copy = static_cast<char*>(metadata.take(kCopyBytes));
+  if (packet == nullptr || memory == nullptr || x_copy == nullptr) return false;
+  x_marker = ::new (memory) Marker(x_heap.allocator(), x_pool, packet);
+  reset_goal();
+  return true;
+}
+
+// ---- the cycle
+
+void Cycle::run(bool forced) {
+  finish_previous_sweep();
+  open(forced);
+  stop_the_world();
+  mark_roots();
+  mark_until_nothing_is_grey();
+  start_sweeping();
+  close();
+}
+
+void Cycle::finish_previous_sweep() {
+  x_sweeper.finish();
+  if (x_phase.now() == Phase::kSweep) x_phase.advance(Phase::kSweep, Phase::kOff);
+}
+
+void Cycle::open(bool forced) {
+  x_segments.update();  // when memory is refused, the last list
+  const std::size_t most_packets =
+      x_heap.settings().tinybuffers != 0 ? 1 : std::max<std::size_t>(64, x_heap.allocator().pages.in_use_bytes() >> 16);
+  x_pool.set_most_packets(most_packets);
+  x_marker->begin({[](void* self, const void* cell) { return static_cast<Cycle*>(self)->is_under_construction(cell); }, this});
+  x_stack_bytes = 0;
+  x_globals_bytes = 0;
+  x_record = {};
+  x_record.number = x_numbers.cycles.load(std::memory_order_relaxed) + 1;
+  x_record.forced = forced;
+  x_record.goal_bytes = goal_bytes();
+  x_record.processors_count = os::cpu_count();
+}
+
+void Cycle::stop_the_world() {
+  x_begin_ns = os::now_ns();
+  x_phase.advance(Phase::kOff, Phase::kStopping);
+  const std::uint64_t stop_ns = x_heap.handshake().stop();
+  x_numbers.stop_ns_last.store(stop_ns, std::memory_order_relaxed);
+  x_phase.advance(Phase::kStopping, Phase::kMark);
+  x_stopped_ns = os::now_ns();
+  x_record.heap_start_bytes = static_cast<std::uint64_t>(
+      std::max<std::int64_t>(0, x_heap.allocator().live_bytes.load(std::memory_order_relaxed)));
+}
+
+void Cycle::mark_roots() {
+  Handshake& handshake = x_heap.handshake();
+  // Blocked mutators could not prepare themselves and cannot wake up meanwhile. Before the first mark bit is set: a stale
+  // word must not mark a cell that is claimed and not used [cache.exact].
+  handshake.for_each_mutator([this](Mutator& m) {
+    // Acquire: what the mutator did before it said so. Pairs with Handshake (seq_cst).
+    if (m.state.load(std::memory_order_acquire) == MutatorState::blocked) x_heap.handshake().prepare_to_stop(m, m.blocked_top);
+  });
+  // Invariant [cell.construction]: a cell whose constructor has not returned is marked before anything else can find it, so
+  // that it is never queued and its trace function never called.
+  handshake.for_each_mutator([this](Mutator& m) {
+    for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) {
+      if (c->cell != nullptr) x_marker->mark_construction(c->cell);
+    }
+  });
+  handshake.for_each_mutator([this](Mutator& m) { mark_mutator(m); });
+  for (const Segment& segment : x_segments) mark_segment(segment);
+  x_heap.roots().for_each([this](void* word) {
+    x_globals_bytes += sizeof word;
+    x_marker->mark_word(reinterpret_cast<std::uintptr_t>(word));
+  });
+}
+
+bool Cycle::is_under_construction(const void* cell) {
+  bool found = false;
+  x_heap.handshake().for_each_mutator([&](Mutator& m) {
+    for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) found |= c->cell == cell;
+  });
+  return found;
+}
+
+void Cycle::mark_mutator(Mutator& mutator) {
+  const StackCapture& capture = mutator.capture;
+  x_stack_bytes += capture.stack_bytes();
+  if (capture.complete()) {
+    for (const std::uintptr_t word : capture) x_marker->mark_word(word);
+  } else {
+    x_marker->mark_range(reinterpret_cast<const void*>(round_up(reinterpret_cast<std::uintptr_t>(capture.top()), sizeof(void*))),
+                         capture.base());
+  }
+  for (const TlsBlocks::Block& block : mutator.tls) {
+    x_globals_bytes += static_cast<std::size_t>(block.end - block.begin);
+    x_marker->mark_range(block.begin, block.end);
+  }
+}
+
+void Cycle::mark_segment(const Segment& segment) {
+  const auto bytes = static_cast<std::size_t>(segment.end - segment.begin);
+  x_globals_bytes += bytes;
+  if (!segment.may_vanish) {
+    x_marker->mark_range(segment.begin, segment.end);
+    return;
+  }
+  // A library may have been unloaded since it was listed, so the kernel reads it for us.
+  for (const char* from = segment.begin; from < segment.end;) {
+    const std::size_t wanted = std::min(kCopyBytes, static_cast<std::size_t>(segment.end - from));
+    const std::size_t got = os::read_maybe_unmapped(x_copy, from, wanted);
+    x_marker->mark_range(x_copy, x_copy + got / sizeof(void*) * sizeof(void*));
+    if (got < wanted) break;
+    from += got;
+  }
+}
+
+void Cycle::mark_until_nothing_is_grey() {
+  x_marker->drain();
+  x_marked_ns = os::now_ns();
+}
+
+void Cycle::start_sweeping() {
+  Allocator& allocator = x_heap.allocator();
+  x_record.heap_end_bytes = x_record.heap_start_bytes;  // nobody allocated meanwhile
+  x_record.heap_marked_bytes = x_marker->marked_bytes();
+  x_record.stacks_bytes = x_stack_bytes;
+  x_record.globals_bytes = x_globals_bytes;
+  x_numbers.marked_bytes.store(x_marker->marked_bytes(), std::memory_order_relaxed);
+  x_numbers.marked_objects.store(x_marker->marked_objects(), std::memory_order_relaxed);
+  x_numbers.conservative_cells.store(x_marker->conservative_cells(), std::memory_order_relaxed);
+  x_numbers.stack_bytes.store(x_stack_bytes, std::memory_order_relaxed);
+  x_numbers.globals_bytes.store(x_globals_bytes, std::memory_order_relaxed);
+
+  allocator.live_bytes.store(static_cast<std::int64_t>(x_marker->marked_bytes()), std::memory_order_relaxed);
+  // Relaxed: start() publishes it to the mutators.
+  allocator.sweep_epoch.fetch_add(1, std::memory_order_relaxed);
+  for (std::uint32_t id = 1; id < allocator.kinds.count(); ++id) allocator.kinds[id].central.reset();
+  x_sweeper.arm();
+  reset_goal();
+  x_phase.advance(Phase::kMark, Phase::kSweep);
+  x_heap.handshake().start();
+}
+
+void Cycle::close() {
+  const std::uint64_t end_ns = os::now_ns();
+  const std::uint64_t pause_ns = end_ns - x_begin_ns;
+  if (x_record.forced) finish_previous_sweep();
+  x_pool.trim();
+
+  const auto add = [](std::atomic<std::uint64_t>& to, std::uint64_t n) { to.fetch_add(n, std::memory_order_relaxed); };
+  const auto raise = [](std::atomic<std::uint64_t>& to, std::uint64_t n) {
+    if (n > to.load(std::memory_order_relaxed)) to.store(n, std::memory_order_relaxed);
+  };
+  add(x_numbers.cycles, 1);
+  if (x_record.forced) add(x_numbers.forced, 1);
+  x_numbers.pause_ns_last.store(pause_ns, std::memory_order_relaxed);
+  add(x_numbers.pause_ns_total, pause_ns);
+  raise(x_numbers.pause_ns_max, pause_ns);
+  raise(x_numbers.stop_ns_max, x_numbers.stop_ns_last.load(std::memory_order_relaxed));
+  x_numbers.mark_ns_last.store(x_marked_ns - x_stopped_ns, std::memory_order_relaxed);
+  add(x_numbers.mark_ns_total, x_marked_ns - x_stopped_ns);
+  add(x_numbers.cpu_ns_total, pause_ns * x_record.processors_count);
+  if (x_heap.settings().gctrace == 0) return;
+
+  const std::uint64_t since_init_ns = end_ns - x_heap.begin_ns();
+  x_record.start_ns = x_begin_ns - x_heap.begin_ns();
+  x_record.gc_cpu_percent = static_cast<std::uint32_t>(100 * x_numbers.cpu_ns_total.load(std::memory_order_relaxed) /
+                                                       std::max<std::uint64_t>(1, since_init_ns * x_record.processors_count));
+  x_record.first_stop_clock_ns = x_stopped_ns - x_begin_ns;
+  x_record.mark_clock_ns = x_marked_ns - x_stopped_ns;
+  x_record.last_stop_clock_ns = end_ns - x_marked_ns;
+  x_record.first_stop_cpu_ns = x_record.first_stop_clock_ns * x_record.processors_count;
+  x_record.worker_cpu_ns = x_record.mark_clock_ns;
+  x_record.last_stop_cpu_ns = x_record.last_stop_clock_ns * x_record.processors_count;
+  print_trace(x_record);
+}
+
+// ---- when
+
+bool Cycle::due() const {
+  return x_heap.allocator().live_bytes.load(std::memory_order_relaxed) >= static_cast<std::int64_t>(goal_bytes());
+}
+
+void Cycle::reset_goal() {
+  const Allocator& allocator = x_heap.allocator();
+  const Settings& settings = x_heap.settings();
+  PacerInput in;
+  in.marked_bytes = x_numbers.marked_bytes.load(std::memory_order_relaxed);
+  in.stack_bytes = x_numbers.stack_bytes.load(std::memory_order_relaxed);
+  in.globals_bytes = x_numbers.globals_bytes.load(std::memory_order_relaxed);
+  in.percent = settings.percent.load(std::memory_order_relaxed);
+  in.min_heap_bytes = settings.min_heap_bytes.load(std::memory_order_relaxed);
+  in.memory_limit_bytes = settings.memory_limit_bytes.load(std::memory_order_relaxed);
+  const std::uint64_t cells =
+      allocator.allocated_bytes.load(std::memory_order_relaxed) - allocator.freed_bytes.load(std::memory_order_relaxed);
+  const std::uint64_t in_use = allocator.pages.in_use_bytes();
+  in.non_heap_bytes = allocator.metadata.mapped_bytes() + allocator.pages.metadata_bytes() + (in_use > cells ? in_use - cells : 0);
+  // Relaxed: a number that others act on a little later.
+  x_goal_bytes.store(heap_goal_bytes(in), std::memory_order_relaxed);
+}
+
+// ---- requests
+
+void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForced); }
+
+[[gnu::noinline]] void Cycle::collect_when_due(Mutator& mutator) {
+  // Inside gc::critical the world cannot be stopped; the next allocation outside sees to it.
+  if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
+  request_and_wait(mutator, Reason::kGoal);
+}
+
+void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
+  struct Request {
+    Cycle& cycle;
+    Mutator& mutator;
+    Reason reason;
+  } request{*this, mutator, reason};
+  with_spilled_registers(
+      [](void* top, void* argument) {
+        auto& [self, m, why] = *static_cast<Request*>(argument);
+        Handshake& handshake = self.x_heap.handshake();
+        handshake.enter_blocked(m, top);
+        self.x_lock.lock();
+        const std::uint32_t started = self.x_started.load(std::memory_order_relaxed);
+        const bool runs = self.x_completed.load(std::memory_order_acquire) != started;
+        std::uint32_t ticket = started + 1;
+        if (why == Reason::kGoal && (runs || !self.due())) {
+          ticket = started;  // somebody else's cycle sees to it, or has done so
+        } else {
+          if (why == Reason::kForced) self.x_force_next = true;
+          self.x_requested = ticket;
+          if (!self.start_thread()) {
+            self.x_lock.unlock();
+            self.run_until(ticket);
+            handshake.leave_blocked(m);
+            return;
+          }
+          self.wake_thread();
+        }
+        self.x_lock.unlock();
+        for (;;) {
+          // Acquire: the cycle's work. Pairs with run_next (release).
+          const std::uint32_t completed = self.x_completed.load(std::memory_order_acquire);
+          if (reached(completed, ticket)) break;
+          os::futex_wait(self.x_completed, completed);
+        }
+        handshake.leave_blocked(m);
+      },
+      &request);
+}
+
+// Starts the collector's thread if there is none. False when the system refuses. x_lock is held.
+bool Cycle::start_thread() {
+  if (x_has_thread) return true;
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) return false;
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  // The host's signals are none of its business.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  const int result = pthread_create(
+      &thread, &attributes,
+      [](void* self) -> void* {
+        static_cast<Cycle*>(self)->serve();
+        return nullptr;
+      },
+      this);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  x_has_thread = result == 0;
+  return x_has_thread;
+}
+
+// The collector's thread.
+void Cycle::serve() {
+  pthread_setname_np(pthread_self(), "tricolor gc");
+  for (;;) {
+    // Acquire: what was asked for. Pairs with wake_thread (release). Read first, so that no wake is missed.
+    const std::uint32_t wakes = x_wakes.load(std::memory_order_acquire);
+    std::uint32_t requested = 0;
+    {
+      const Guard guard(x_lock);
+      if (x_end_thread) {
+        x_end_thread = false;
+        x_has_thread = false;
+        return;
+      }
+      requested = x_requested;
+    }
+    run_until(requested);
+    os::futex_wait(x_wakes, wakes);
+  }
+}
+
+void Cycle::wake_thread() {
+  x_wakes.fetch_add(1, std::memory_order_release);
+  os::futex_wake_all(x_wakes);
+}
+
+// Runs cycles until the one with this ticket is complete.
+void Cycle::run_until(std::uint32_t ticket) {
+  const Guard one_at_a_time(x_run);
+  while (!reached(x_completed.load(std::memory_order_relaxed), ticket)) {
+    bool forced = false;
+    {
+      const Guard guard(x_lock);
+      forced = std::exchange(x_force_next, false);
+      x_started.fetch_add(1, std::memory_order_relaxed);
+    }
+    run(forced);
+    // Release: the cycle. Pairs with request_and_wait (acquire).
+    x_completed.fetch_add(1, std::memory_order_release);
+    os::futex_wake_all(x_completed);
+  }
+}
+
+void Cycle::shut_down() {
+  const Guard guard(x_lock);
+  if (!x_has_thread) return;
+  x_end_thread = true;
+  wake_thread();
+}
+
+void Cycle::add_to(statistics& out) const {
+  const auto read = [](const std::atomic<std::uint64_t>& n) { return n.load(std::memory_order_relaxed); };
+  out.cycles_total = read(x_numbers.cycles);
+  out.cycles_forced = read(x_numbers.forced);
+  out.heap_marked_bytes = read(x_numbers.marked_bytes);
+  out.heap_goal_bytes = goal_bytes();
+  out.marked_objects_count = read(x_numbers.marked_objects);
+  out.conservative_cells_count = read(x_numbers.conservative_cells);
+  out.stacks_scanned_bytes = read(x_numbers.stack_bytes);
+  out.globals_scanned_bytes = read(x_numbers.globals_bytes);
+  out.pause_ns_last = read(x_numbers.pause_ns_last);
+  out.pause_ns_max = read(x_numbers.pause_ns_max);
+  out.pause_ns_total = read(x_numbers.pause_ns_total);
+  out.stop_ns_last = read(x_numbers.stop_ns_last);
+  out.stop_ns_max = read(x_numbers.stop_ns_max);
+  out.mark_ns_last = read(x_numbers.mark_ns_last);
+  out.mark_ns_total = read(x_numbers.mark_ns_total);
+  out.gc_cpu_ns_total = read(x_numbers.cpu_ns_total);
+}
+
+}  // namespace tricolor::impl

@@ -1,0 +1,128 @@
+// One collection, as a list of verbs (run()), and who asks for it.
+//
+// A cycle in this version, on the collector's own thread:
+//
+//   finish_previous_sweep   allocation bits of this cycle are the mark bits of the last [phase.sweep-ends-first]
+//   open                    numbers at the start; the list of segments is brought up to date while the loader may run
+//   stop_the_world          every mutator has returned its claims and captured its stack (handshake.h)
+//   mark_roots              cells under construction first, then captures, thread-local storage, segments, handles
+//   mark_until_nothing_is_grey
+//   start_sweeping          the sweep epoch moves on, the next goal is set, the world runs again
+//   close                   a forced cycle sweeps to the end; numbers, trace line
+//
+// Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked; a thread
+// that finds the heap at its goal waits for the cycle that is running, or asks for one, so that ten threads that find it
+// make one cycle. While waiting they are blocked, not running, so the stop costs them nothing.
+//
+// The collector's thread starts with the first cycle. When the system refuses it, the thread that asks runs the cycle.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include <tricolor/stats.h>
+
+#include "alloc/base/lock.h"
+#include "barrier/mark_queue.h"
+#include "gc/marker.h"
+#include "gc/mutator.h"
+#include "gc/phase.h"
+#include "gc/stats.h"
+#include "gc/sweeper.h"
+#include "roots/segments.h"
+
+namespace tricolor::impl {
+
+class Heap;
+
+class Cycle {
+ public:
+  explicit Cycle(Heap& heap);
+
+  // False when memory is refused.
+  bool create();
+
+  // A complete cycle that starts after the call; waits for its end.
+  void collect(Mutator& mutator);
+
+  // A cycle if the heap has reached its goal. To be called where the mutator has no cell chosen and not constructed.
+  void collect_if_due(Mutator& mutator) {
+    if (!due()) return;
+    collect_when_due(mutator);
+  }
+
+  // Ends the collector's thread once it is idle; the next cycle starts it again.
+  void shut_down();
+
+  // Recomputes the goal after a change of the settings.
+  void reset_goal();
+
+  Sweeper& sweeper() { return x_sweeper; }
+  std::uint64_t goal_bytes() const { return x_goal_bytes.load(std::memory_order_relaxed); }
+  void add_to(statistics& out) const;
+
+ private:
+  enum class Reason : std::uint8_t { kGoal, kForced };
+
+  bool due() const;
+  void collect_when_due(Mutator& mutator);
+  void request_and_wait(Mutator& mutator, Reason reason);
+  bool start_thread();
+  void serve();
+  void wake_thread();
+  void run_until(std::uint32_t ticket);
+
+  void run(bool forced);
+  void finish_previous_sweep();
+  void open(bool forced);
+  void stop_the_world();
+  void mark_roots();
+  void mark_mutator(Mutator& mutator);
+  void mark_segment(const Segment& segment);
+  void mark_until_nothing_is_grey();
+  void start_sweeping();
+  void close();
+
+  bool is_under_construction(const void* cell);
+
+  Heap& x_heap;
+  PacketPool x_pool;
+  SegmentList x_segments;
+  Sweeper x_sweeper;
+  PhaseMachine x_phase;
+  Marker* x_marker = nullptr;
+  static constexpr std::size_t kCopyBytes = 64 << 10;
+  char* x_copy = nullptr;  // what the kernel has read for mark_segment
+
+  Mutex x_run{LockRank::kRun};  // held for the whole of a cycle
+
+  // Requests. Tickets are compared by difference, so they may wrap.
+  Mutex x_lock{LockRank::kCycle};
+  bool x_force_next = false;    // guarded by x_lock
+  bool x_has_thread = false;    // guarded by x_lock
+  bool x_end_thread = false;    // guarded by x_lock
+  std::uint32_t x_requested = 0;  // guarded by x_lock
+  std::atomic<std::uint32_t> x_wakes{0};      // the collector's thread waits for it to change
+  std::atomic<std::uint32_t> x_started{0};    // written under x_lock
+  std::atomic<std::uint32_t> x_completed{0};  // written by the collector; waited for by those who asked
+
+  // When the next cycle is due. Written by the collector, read by every slow allocation.
+  std::atomic<std::uint64_t> x_goal_bytes;
+
+  // The cycle that runs; the collector's thread only.
+  CycleRecord x_record;
+  std::uint64_t x_begin_ns = 0;
+  std::uint64_t x_stopped_ns = 0;
+  std::uint64_t x_marked_ns = 0;
+  std::uint64_t x_stack_bytes = 0;
+  std::uint64_t x_globals_bytes = 0;
+
+  // Published numbers: written by the collector at the end of a cycle, read by stats().
+  struct Published {
+    std::atomic<std::uint64_t> cycles{0}, forced{0}, marked_bytes{0}, marked_objects{0}, conservative_cells{0}, stack_bytes{0},
+        globals_bytes{0}, pause_ns_last{0}, pause_ns_max{0}, pause_ns_total{0}, stop_ns_last{0}, stop_ns_max{0},
+        mark_ns_last{0}, mark_ns_total{0}, cpu_ns_total{0};
+  } x_numbers;
+};
+
+}  // namespace tricolor::impl

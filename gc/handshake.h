@@ -1,0 +1,102 @@
+// Stopping the world and starting it again; the registry of mutators.
+//
+// The stopper holds the registry's lock from stop() to start(), so no thread joins or leaves meanwhile. It makes the stop
+// word odd and asks every running mutator to stop: by a real-time signal, or, in builds where signals are delayed
+// (ThreadSanitizer), by the stop note that every unit tests on its way out. A mutator stops in one of three ways:
+//
+//   signal   the handler finds it outside of units and critical sections, captures registers and stack, and waits
+//   note     the handler finds it inside: it leaves the note; the thread parks itself on the way out
+//   blocked  it is inside blocking_call, its frames frozen: nothing to do; it cannot leave before the world starts
+//
+//   thread, leaving parked or blocked          stopper
+//     S1  state = running                        S2  stop word = odd
+//     L1  load stop word: odd? go back           L2  load state: not running? it is stopped
+//
+// Invariant [handshake.dekker]: the four are sequentially consistent, so L1 sees S2 or L2 sees S1: a mutator that the
+//   stopper took for stopped finds the stop word odd before it returns to the program, and goes back without having run.
+// Invariant [handshake.capture-once]: a mutator captures (and returns its claims) before it says `parked` for the first time,
+//   never while going back, so the collector may read the capture whenever state is not running.
+// Invariant [handshake.no-host-lock]: between stop() and start() nothing here or in what runs there allocates from malloc, uses
+//   stdio, or calls the loader.
+//
+// A mutator that does not stop is asked again every millisecond, and after `stopwarn` milliseconds named on stderr with the
+// reason (blocked signal, critical section, foreign stack), as often as the time doubles. The stop goes on when it comes.
+#pragma once
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "alloc/base/lock.h"
+#include "gc/mutator.h"
+
+namespace tricolor::impl {
+
+class Heap;
+
+class Handshake {
+ public:
+  explicit Handshake(Heap& heap) : x_heap(heap) {}
+
+  // Installs the handler of the stop signal and the thread-exit hook. `signal` 0 chooses a free real-time signal. False
+  // when the signal is taken by the host or cannot be used.
+  bool create(int signal, std::uint64_t warn_after_ns);
+
+  // The calling thread's mutator, made if need be; null when memory is refused. Keeps the host's signal mask but for the
+  // stop signal, which it unblocks.
+  Mutator* attach();
+  // Ends it: returns its claims, forgets its stack. The calling thread must be attached.
+  void detach(Mutator& mutator);
+
+  // Stops every mutator; the caller is no running mutator. Returns the time from the request to the last one's stop.
+  std::uint64_t stop();
+  void start();
+
+  // World stopped.
+  template <class Fn>
+  void for_each_mutator(Fn fn) {
+    for (Mutator* m = x_first; m != nullptr; m = m->next) fn(*m);
+  }
+
+  // Captures the stack from `top` on and returns the claims: by the mutator (or its handler) before it says `parked`; by the
+  // collector, with the world stopped, for one that is blocked.
+  void prepare_to_stop(Mutator& mutator, void* top);
+
+  std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }
+  int signal() const { return x_signal; }
+
+  // The mutator's side. park: at a poll or on the way out of a unit or critical section.
+  void park(Mutator& mutator);
+  void enter_blocked(Mutator& mutator, void* top);
+  void leave_blocked(Mutator& mutator);
+
+ private:
+  static void on_signal(int signal, siginfo_t* info, void* context);
+  static void park_hook(detail::thread_cache& cache);
+
+  bool stopping() const { return (x_stop_word.load(std::memory_order_seq_cst) & 1) != 0; }
+  void wait_for_start();
+  void announce();
+  void wait_until_started(Mutator& mutator, MutatorState stopped);
+  void ask(Mutator& mutator);
+  void name_laggards(std::uint64_t waited_ns);
+
+  Heap& x_heap;
+  int x_signal = 0;
+  std::uint64_t x_warn_after_ns = 0;
+  pthread_key_t x_exit_key = 0;
+
+  Mutex x_registry{LockRank::kRegistry};
+  Mutator* x_first = nullptr;  // guarded by x_registry
+  std::atomic<std::size_t> x_count{0};
+
+  // Odd from stop() to start(). Written by the stopper, waited for by stopped mutators.
+  std::atomic<std::uint32_t> x_stop_word{0};
+  // Counts mutators that have said that they are stopped; the stopper waits for it to change.
+  std::atomic<std::uint32_t> x_arrivals{0};
+};
+
+}  // namespace tricolor::impl

@@ -1,0 +1,220 @@
+#include "gc/heap.h"
+
+#include <new>
+
+#include <tricolor/heap.h>
+#include <tricolor/root.h>
+#include <tricolor/thread.h>
+
+#include "alloc/base/check.h"
+#include "alloc/base/log.h"
+#include "alloc/base/os.h"
+#include "gc/options.h"
+#include "roots/registers.h"
+#include "roots/unwind.h"
+
+namespace tricolor::impl {
+
+std::atomic<Heap*> Heap::x_default{nullptr};
+
+namespace {
+
+Mutex creation{LockRank::kInit};
+
+}  // namespace
+
+Heap* Heap::get() {
+  // Acquire: the heap is complete. Pairs with make (release).
+  if (Heap* const heap = existing(); heap != nullptr) return heap;
+  make(options{});
+  return existing();
+}
+
+bool Heap::make(const options& wanted) {
+  const Guard guard(creation);
+  if (existing() != nullptr) return false;
+  // Not in the program's segments, which are scanned, and never destroyed: threads may outlive main.
+  void* const memory = os::map(round_up(sizeof(Heap), os::kernel_page_bytes()), os::kernel_page_bytes(), "tricolor metadata");
+  if (memory == nullptr) return false;
+  Heap* const heap = ::new (memory) Heap;
+  if (!heap->create(wanted)) return false;
+  x_default.store(heap, std::memory_order_release);
+  set_attach_hook([]() -> detail::thread_cache* { return &Heap::mutator(); });
+  return true;
+}
+
+bool Heap::create(const options& wanted) {
+  const options o = options_from_environment(process_environment, log_line, wanted);
+  x_begin_ns = os::now_ns();
+  x_settings.percent = o.percent;
+  x_settings.memory_limit_bytes = o.memory_limit_bytes;
+  x_settings.hard_limit_bytes = o.hard_limit_bytes;
+  x_settings.min_heap_bytes = o.min_heap_bytes;
+  x_settings.gctrace = o.gctrace;
+  x_settings.stress = o.stress;
+  x_settings.tinybuffers = o.tinybuffers;
+  x_allocator.clobber_free = o.clobberfree != 0;
+  if (o.stress != 0) x_allocator.most_cells_a_claim = static_cast<std::uint32_t>(o.stress);
+  if (o.hard_limit_bytes != no_limit) x_allocator.pages.set_hard_limit_bytes(o.hard_limit_bytes);
+  install_report_backtrace();
+  if (!x_allocator.create()) return false;
+  if (!x_handshake.create(o.signal, static_cast<std::uint64_t>(o.stopwarn_ms) * 1'000'000)) {
+    usage_error("the signal that stops threads cannot be used: choose a free real-time signal with signal=n in TRICOLOR_DEBUG "
+                "or in gc::options");
+  }
+  return x_cycle.create();
+}
+
+Mutator& Heap::mutator() {
+  if (Mutator* const mutator = current_mutator(); mutator != nullptr) return *mutator;
+  Heap* const heap = get();
+  Mutator* const mutator = heap == nullptr ? nullptr : heap->x_handshake.attach();
+  if (mutator == nullptr) throw std::bad_alloc();
+  return *mutator;
+}
+
+statistics Heap::stats() const {
+  const PageHeap& pages = x_allocator.pages;
+  statistics out;
+  x_cycle.add_to(out);
+  const std::uint64_t freed = x_allocator.freed_bytes.load(std::memory_order_relaxed);
+  const std::uint64_t allocated = x_allocator.allocated_bytes.load(std::memory_order_relaxed);
+  out.heap_live_bytes = allocated > freed ? allocated - freed : 0;
+  out.allocated_bytes_total = allocated;
+  out.freed_bytes_total = freed;
+  const std::uint64_t ready = pages.ready_bytes();
+  const std::uint64_t in_use = pages.in_use_bytes();
+  out.heap_mapped_bytes = ready;
+  out.heap_free_bytes = ready > in_use ? ready - in_use : 0;
+  out.metadata_bytes = x_allocator.metadata.mapped_bytes() + pages.metadata_bytes();
+  out.reserved_bytes = pages.reserved_bytes();
+  out.spans_count = x_allocator.span_count.load(std::memory_order_relaxed);
+  out.types_count = x_allocator.kinds.count() - kFirstTypedKind;
+  out.threads_count = x_handshake.mutator_count();
+  return out;
+}
+
+}  // namespace tricolor::impl
+
+namespace tricolor {
+
+using impl::Heap;
+using impl::Mutator;
+
+bool init(const options& wanted) { return Heap::make(wanted); }
+
+void shutdown() {
+  if (Heap* const heap = Heap::existing(); heap != nullptr) heap->cycle().shut_down();
+}
+
+void collect() {
+  Mutator& mutator = Heap::mutator();
+  if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) {
+    impl::usage_error("gc::collect() inside gc::critical: the world cannot be stopped there. Leave the critical section first.");
+  }
+  mutator.heap.cycle().collect(mutator);
+}
+
+statistics stats() {
+  const Heap* const heap = Heap::existing();
+  return heap == nullptr ? statistics{} : heap->stats();
+}
+
+namespace {
+
+template <class T>
+T change(std::atomic<T> impl::Settings::*setting, T value) {
+  Heap* const heap = Heap::get();
+  if (heap == nullptr) throw std::bad_alloc();
+  const T old = (heap->settings().*setting).exchange(value, std::memory_order_relaxed);
+  heap->cycle().reset_goal();
+  return old;
+}
+
+}  // namespace
+
+int set_percent(int percent) { return change(&impl::Settings::percent, percent < 0 ? -1 : percent); }
+
+std::uint64_t set_memory_limit(std::uint64_t bytes) { return change(&impl::Settings::memory_limit_bytes, bytes); }
+
+std::uint64_t set_min_heap(std::uint64_t bytes) { return change(&impl::Settings::min_heap_bytes, bytes); }
+
+std::uint64_t set_hard_limit(std::uint64_t bytes) {
+  const std::uint64_t old = change(&impl::Settings::hard_limit_bytes, bytes);
+  Heap::existing()->allocator().pages.set_hard_limit_bytes(bytes == no_limit ? 0 : bytes);
+  return old;
+}
+
+thread_scope::thread_scope() : x_attached(impl::current_mutator() == nullptr) { Heap::mutator(); }
+
+thread_scope::~thread_scope() {
+  Mutator* const mutator = impl::current_mutator();
+  if (x_attached && mutator != nullptr) mutator->heap.handshake().detach(*mutator);
+}
+
+critical::critical() : x_critical(&Heap::mutator()) {
+  auto& mutator = *static_cast<Mutator*>(x_critical);
+  const auto depth = mutator.critical_depth.load(std::memory_order_relaxed);
+  if (depth == UINT8_MAX) impl::usage_error("gc::critical sections nest too deeply (255).");
+  mutator.critical_depth.store(static_cast<std::uint8_t>(depth + 1), std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+}
+
+critical::~critical() {
+  auto& mutator = *static_cast<Mutator*>(x_critical);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  const auto depth = static_cast<std::uint8_t>(mutator.critical_depth.load(std::memory_order_relaxed) - 1);
+  mutator.critical_depth.store(depth, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (depth == 0 && mutator.stop_note.load(std::memory_order_relaxed) != 0) mutator.park(mutator);
+}
+
+namespace detail {
+
+void safepoint_slow(thread_cache& cache) { cache.park(cache); }
+
+void blocking_call(void (*fn)(void*), void* argument) {
+  Mutator* const mutator = impl::current_mutator();
+  // A thread that is not attached, or already blocked, is not stopped anyway.
+  if (mutator == nullptr || mutator->state.load(std::memory_order_relaxed) == impl::MutatorState::blocked) return fn(argument);
+  if (mutator->critical_depth.load(std::memory_order_relaxed) != 0) {
+    impl::usage_error("gc::blocking_call inside gc::critical: the collector would wait for it. Leave the critical section first.");
+  }
+  struct Call {
+    Mutator& mutator;
+    void (*fn)(void*);
+    void* argument;
+  } call{*mutator, fn, argument};
+  impl::with_spilled_registers(
+      [](void* top, void* data) {
+        Call& c = *static_cast<Call*>(data);
+        impl::Handshake& handshake = c.mutator.heap.handshake();
+        struct Leave {  // also when fn throws or the thread is cancelled
+          impl::Handshake& handshake;
+          Mutator& mutator;
+          ~Leave() { handshake.leave_blocked(mutator); }
+        } const leave{handshake, c.mutator};
+        handshake.enter_blocked(c.mutator, top);
+        c.fn(c.argument);
+      },
+      &call);
+}
+
+std::atomic<void*>* take_root_slot() {
+  Mutator& mutator = Heap::mutator();
+  const impl::CriticalSection critical(mutator);
+  std::atomic<void*>* const slot = mutator.heap.roots().take();
+  if (slot == nullptr) throw std::bad_alloc();
+  return slot;
+}
+
+void give_back_root_slot(std::atomic<void*>* slot) noexcept {
+  // A handle may die on a thread that has nothing else to do with us: only an attached one can be stopped.
+  Mutator* const mutator = impl::current_mutator();
+  if (mutator == nullptr) return Heap::existing()->roots().give_back(slot);
+  const impl::CriticalSection critical(*mutator);
+  mutator->heap.roots().give_back(slot);
+}
+
+}  // namespace detail
+}  // namespace tricolor

@@ -1,0 +1,67 @@
+// One heap: owns every part, in construction order, and is the only reader of the options. The only global of the library
+// is the pointer to the process's default heap.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include <tricolor/options.h>
+#include <tricolor/stats.h>
+
+#include "alloc/allocator.h"
+#include "gc/cycle.h"
+#include "gc/handshake.h"
+#include "roots/root_set.h"
+
+namespace tricolor::impl {
+
+// What can change while the program runs is atomic; relaxed everywhere: a change is seen a little later.
+struct Settings {
+  std::atomic<int> percent{100};
+  std::atomic<std::uint64_t> memory_limit_bytes{no_limit};
+  std::atomic<std::uint64_t> hard_limit_bytes{no_limit};
+  std::atomic<std::uint64_t> min_heap_bytes{0};
+  int gctrace = 0;
+  int stress = 0;
+  int tinybuffers = 0;
+};
+
+class Heap {
+ public:
+  // The process's heap, made at the first use from the environment. Null when the kernel refuses the first memory.
+  static Heap* get();
+  // The same if it has been made, else null.
+  static Heap* existing() { return x_default.load(std::memory_order_acquire); }
+  // Makes it with these options (the environment wins over them). False when it is there already.
+  static bool make(const options& wanted);
+
+  // The calling thread's mutator; attaches the thread if need be. Throws std::bad_alloc when memory is refused.
+  static Mutator& mutator();
+
+  Allocator& allocator() { return x_allocator; }
+  RootSet& roots() { return x_roots; }
+  Handshake& handshake() { return x_handshake; }
+  Cycle& cycle() { return x_cycle; }
+  Settings& settings() { return x_settings; }
+  std::uint64_t begin_ns() const { return x_begin_ns; }
+
+  // Every address of a managed object lies in here.
+  AddressRange address_range() const { return {x_allocator.pages.lowest_address(), x_allocator.pages.highest_address()}; }
+
+  statistics stats() const;
+
+ private:
+  Heap() = default;
+  bool create(const options& wanted);
+
+  static std::atomic<Heap*> x_default;
+
+  Settings x_settings;
+  std::uint64_t x_begin_ns = 0;
+  Allocator x_allocator;
+  RootSet x_roots{x_allocator.metadata};
+  Handshake x_handshake{*this};
+  Cycle x_cycle{*this};
+};
+
+}  // namespace tricolor::impl

@@ -1,0 +1,43 @@
+// Control: start, collect, tune. All of it is optional; the first use of the library initialises it from the environment.
+// Everything here may be called by any thread.
+#pragma once
+
+#include <cstdint>
+
+#include <tricolor/options.h>
+
+namespace tricolor {
+
+// Makes the process's heap with these options; the environment wins over them, so that a program can be debugged without
+// rebuilding. False when the heap exists already (an earlier init or first use): nothing is changed then. Also false when
+// the kernel refuses the first memory.
+bool init(const options& wanted = {});
+
+// Ends the collector's thread once it is idle. The heap and its objects stay; the next cycle starts the thread again.
+void shutdown();
+
+// A complete cycle that starts after the call: on return everything not found reachable is swept. Waits for its end. Not
+// inside gc::critical.
+void collect();
+
+// GOGC: a cycle starts when the heap has grown by this many percent over what survived; -1 = only when asked. Returns the
+// old value.
+int set_percent(int percent);
+
+// The soft limit: near it cycles come more often, but no allocation fails. no_limit = off. Returns the old value.
+std::uint64_t set_memory_limit(std::uint64_t bytes);
+
+// The hard limit: an allocation that would pass it collects, and then throws std::bad_alloc. Counts heap pages, not the
+// collector's own structures. no_limit = off. Returns the old value.
+std::uint64_t set_hard_limit(std::uint64_t bytes);
+
+// No cycle starts by itself below this heap size. Returns the old value.
+std::uint64_t set_min_heap(std::uint64_t bytes);
+
+// The object is alive up to here, whatever the optimiser thinks. Costs nothing.
+template <class T>
+inline void keep_alive(T* p) noexcept {
+  asm volatile("" : : "r"(p) : "memory");
+}
+
+}  // namespace tricolor

@@ -1,0 +1,162 @@
+// What can be tuned, in one struct and one table.
+//
+//   gc::options o;             // the defaults
+//   o.percent = 50;
+//   o.memory_limit_bytes = 512ull << 20;
+//   gc::init(o);               // or nothing: the first use initialises from the environment
+//
+// The struct is the home of the defaults; the table kKnobs gives every field its name in the
+// environment, its grammar, its range and one sentence. Nothing else in the library reads the
+// environment.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <string_view>
+
+namespace tricolor {
+
+// A limit that is never reached, `off` in the environment. Go's value: it leaves room for signed
+// differences.
+inline constexpr std::uint64_t no_limit = std::numeric_limits<std::int64_t>::max();
+
+struct options {
+  // How far the heap may grow over what survived; -1 never collects by itself.
+  int percent = 100;
+  // Soft: more collections near it, and no allocation fails.
+  std::uint64_t memory_limit_bytes = no_limit;
+  // Beyond it an allocation throws std::bad_alloc.
+  std::uint64_t hard_limit_bytes = no_limit;
+  // No cycle starts by itself below it; 0 leaves Go's own minimum, 4 MiB * percent / 100.
+  std::uint64_t min_heap_bytes = 0;
+
+  // Watching and debugging, named as in TRICOLOR_DEBUG; kKnobs says what each does.
+  int gctrace = 0;
+  int gcstoptheworld = 1;
+  int clobberfree = 0;
+  int stress = 0;
+  int tinybuffers = 0;
+  int signal = 0;
+  int stopwarn_ms = 1000;
+};
+
+// Hands off: for the reader of the environment, its tests, and the test of the README's table.
+namespace detail {
+
+enum class KnobPlace : std::uint8_t {
+  kVariable,  // an environment variable of its own
+  kDebug,     // a name=value in TRICOLOR_DEBUG or GODEBUG; the first wins
+};
+
+enum class KnobGrammar : std::uint8_t {
+  kInteger,       // decimal digits
+  kIntegerOrOff,  // decimal digits, or "off"
+  kSizeOrOff,     // decimal digits, then nothing or B, KiB, MiB, GiB, TiB; or "off"
+};
+
+// The field of `options` a knob sets. Every value of every field fits a signed 64-bit integer.
+class KnobField {
+ public:
+  constexpr KnobField(int options::*number) : number_(number) {}
+  constexpr KnobField(std::uint64_t options::*bytes) : bytes_(bytes) {}
+
+  constexpr bool is_bytes() const { return bytes_ != nullptr; }
+  constexpr std::int64_t highest() const {
+    return is_bytes() ? static_cast<std::int64_t>(no_limit) : std::numeric_limits<int>::max();
+  }
+  constexpr std::int64_t get(const options& from) const {
+    if (!is_bytes()) return from.*number_;
+    return static_cast<std::int64_t>(from.*bytes_ < no_limit ? from.*bytes_ : no_limit);
+  }
+  constexpr void set(options& to, std::int64_t value) const {
+    if (is_bytes()) {
+      to.*bytes_ = static_cast<std::uint64_t>(value);
+    } else {
+      to.*number_ = static_cast<int>(value);
+    }
+  }
+
+ private:
+  int options::*number_ = nullptr;
+  std::uint64_t options::*bytes_ = nullptr;
+};
+
+struct Knob {
+  const char* name;      // the variable, or the name inside TRICOLOR_DEBUG
+  const char* prefixed;  // a second variable that wins over `name`, or null
+  KnobPlace place;
+  KnobGrammar grammar;
+  KnobField field;
+  std::int64_t lowest;   // the numbers the environment may give, both ends included,
+  std::int64_t highest;  // in the field's unit
+  std::int64_t off;      // what "off" stores, where the grammar has it
+  std::string_view sentence;
+
+  constexpr std::int64_t default_value() const { return field.get(options{}); }
+  constexpr bool takes_off() const { return grammar != KnobGrammar::kInteger; }
+};
+
+inline constexpr std::int64_t kMaxInt = std::numeric_limits<int>::max();
+inline constexpr std::int64_t kNoLimit = static_cast<std::int64_t>(no_limit);
+
+// One row a knob, in the order of `options`. HARD_LIMIT and MIN_HEAP are too common as names to be
+// read unprefixed.
+inline constexpr std::array kKnobs = {
+    Knob{"GOGC", "TRICOLOR_GOGC", KnobPlace::kVariable, KnobGrammar::kIntegerOrOff,
+         &options::percent, 0, kMaxInt, -1,
+         "Heap growth in percent over what survived the last cycle; off never collects by itself."},
+    Knob{"GOMEMLIMIT", "TRICOLOR_GOMEMLIMIT", KnobPlace::kVariable, KnobGrammar::kSizeOrOff,
+         &options::memory_limit_bytes, 0, kNoLimit, kNoLimit,
+         "Soft limit on the memory in use: cycles come earlier near it, no allocation fails."},
+    Knob{"TRICOLOR_HARD_LIMIT", nullptr, KnobPlace::kVariable, KnobGrammar::kSizeOrOff,
+         &options::hard_limit_bytes, 0, kNoLimit, kNoLimit,
+         "Hard limit on the memory in use: an allocation beyond it throws std::bad_alloc."},
+    Knob{"TRICOLOR_MIN_HEAP", nullptr, KnobPlace::kVariable, KnobGrammar::kSizeOrOff,
+         &options::min_heap_bytes, 0, kNoLimit, 0,
+         "No cycle starts by itself while the heap is smaller than this."},
+    Knob{"gctrace", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::gctrace, 0, 2, 0,
+         "Print one line a cycle on stderr in Go's format; 2 is accepted as in Go."},
+    Knob{"gcstoptheworld", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger,
+         &options::gcstoptheworld, 1, 2, 0,
+         "1 marks with the world stopped, the only way this version has; 2 sweeps in the same "
+         "stop."},
+    Knob{"clobberfree", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::clobberfree, 0,
+         1, 0, "Fill freed cells with 0xdeadbeef, so that a use after free shows."},
+    Knob{"stress", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::stress, 0, kMaxInt,
+         0, "Run a complete collection at every n-th allocation; 0 never."},
+    Knob{"tinybuffers", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::tinybuffers, 0,
+         1, 0,
+         "Make every buffer and packet as small as it can be, so that full ones are met often."},
+    Knob{"signal", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::signal, 0, 64, 0,
+         "Number of the signal that stops threads; 0 lets the library choose."},
+    Knob{"stopwarn", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::stopwarn_ms, 1,
+         86'400'000, 0, "Milliseconds a thread may refuse to stop before it is named on stderr."},
+};
+
+consteval bool every_knob(bool (*rule)(const Knob&)) {
+  for (const Knob& knob : kKnobs) {
+    if (!rule(knob)) return false;
+  }
+  return true;
+}
+
+static_assert(every_knob([](const Knob& k) { return 0 <= k.lowest && k.lowest <= k.highest; }),
+              "a range has a first and a last value, and the grammars have no minus sign");
+static_assert(every_knob([](const Knob& k) { return k.highest <= k.field.highest(); }),
+              "every value of the range fits the field");
+static_assert(every_knob([](const Knob& k) {
+                return k.lowest <= k.default_value() && k.default_value() <= k.highest;
+              }),
+              "the default is a value the user could have given");
+static_assert(every_knob([](const Knob& k) {
+                return k.field.is_bytes() == (k.grammar == KnobGrammar::kSizeOrOff);
+              }),
+              "sizes and only sizes are kept in bytes");
+static_assert(every_knob([](const Knob& k) {
+                return k.place == KnobPlace::kVariable || !k.prefixed;
+              }),
+              "a debug knob is prefixed by the variable it stands in");
+
+}  // namespace detail
+}  // namespace tricolor

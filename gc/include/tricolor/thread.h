@@ -1,0 +1,78 @@
+// Threads: attaching, blocking, polling. Most programs need none of it: a thread attaches itself at its first allocation or
+// pointer store and detaches at its exit.
+//
+// A collection stops every attached thread for a moment, by a signal. Calls that are interrupted go on (SA_RESTART), except
+// those that the kernel never restarts: epoll_wait, poll, select, nanosleep, sem_timedwait, ... then return EINTR. Wrapped in
+// blocking_call they need no signal.
+#pragma once
+
+#include <exception>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include <tricolor/detail/thread_cache.h>
+
+namespace tricolor {
+
+namespace detail {
+
+void blocking_call(void (*fn)(void*), void* argument);
+void safepoint_slow(thread_cache& cache);
+
+}  // namespace detail
+
+// Attaches the calling thread for a scope, if it is not attached. For a thread that only reads managed memory: without
+// it the collector does not know its stack. Throws std::bad_alloc when memory is refused.
+class thread_scope {
+ public:
+  thread_scope();
+  ~thread_scope();
+  thread_scope(const thread_scope&) = delete;
+  thread_scope& operator=(const thread_scope&) = delete;
+
+ private:
+  bool x_attached;
+};
+
+// Runs fn() while this thread need not be stopped: for calls that wait (locks, condition variables, sockets, sleep). fn
+// touches no managed memory; managed pointers in the frames above stay alive. Returns what fn returns; exceptions and
+// cancellation pass through. Costs two atomic stores; waits on return while the world is stopped.
+template <class F>
+std::invoke_result_t<F&> blocking_call(F&& fn) {
+  using Result = std::invoke_result_t<F&>;
+  if constexpr (std::is_void_v<Result>) {
+    detail::blocking_call([](void* f) { (*static_cast<std::remove_reference_t<F>*>(f))(); },
+                          const_cast<void*>(static_cast<const volatile void*>(std::addressof(fn))));
+  } else if constexpr (std::is_reference_v<Result>) {
+    std::remove_reference_t<Result>* result = nullptr;
+    blocking_call([&] { result = std::addressof(fn()); });
+    return static_cast<Result>(*result);
+  } else {
+    std::optional<Result> result;
+    blocking_call([&] { result.emplace(fn()); });
+    return std::move(*result);
+  }
+}
+
+// Lets the thread be stopped here, for loops that neither allocate nor store pointers. Only needed in builds that stop
+// threads by polls (ThreadSanitizer), and cheaper than a signal elsewhere. One load and a branch.
+inline void safepoint() {
+  detail::thread_cache* const cache = detail::current_cache;
+  if (cache != nullptr && cache->stop_note.load(std::memory_order_relaxed) != 0) [[unlikely]] detail::safepoint_slow(*cache);
+}
+
+// This thread is not stopped while the object exists: for a few instructions that must not be split. Short, and without
+// taking a lock that another thread may hold while it is stopped. Nests.
+class critical {
+ public:
+  critical();
+  ~critical();
+  critical(const critical&) = delete;
+  critical& operator=(const critical&) = delete;
+
+ private:
+  void* x_critical;
+};
+
+}  // namespace tricolor

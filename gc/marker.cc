@@ -1,0 +1,228 @@
+#include "gc/marker.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "alloc/span_life.h"
+#include "barrier/color.h"
+
+namespace tricolor::impl {
+
+// What a type's trace function talks to.
+struct Marker::Tracer : tracer {
+  explicit Tracer(Marker& marker_) : tracer(marker_.x_traced.data(), marker_.x_traced.size(), full), marker(marker_) {}
+  static void full(tracer& t, std::size_t count) {
+    Marker& m = static_cast<Tracer&>(t).marker;
+    // A tracer may report anything, so these words are looked up like a stack's.
+    for (std::size_t i = 0; i < count; ++i) m.mark_word(reinterpret_cast<std::uintptr_t>(m.x_traced[i]));
+  }
+  Marker& marker;
+};
+
+Marker::Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet)
+    : x_allocator(allocator), x_map(allocator.map), x_queue(pool, own_packet) {}
+
+void Marker::begin(ConstructionTest under_construction) {
+  x_under_construction = under_construction;
+  x_marked_bytes = 0;
+  x_marked_objects = 0;
+  x_conservative_cells = 0;
+}
+
+// A reference from a managed word. It waits until its record has been fetched.
+inline void Marker::discover(std::uintptr_t address) {
+  PageRecord* const record = x_map.record_of(address);
+  if (record == nullptr) return;  // null, or memory that is not the heap's
+  __builtin_prefetch(record, 1);
+  __builtin_prefetch(record->alloc_bits);
+  if (x_candidates.full()) visit(x_candidates.pop());
+  x_candidates.push({address, record});
+}
+
+// The white -> grey step for a reference whose record is at hand.
+inline void Marker::visit(Candidate candidate) {
+  std::uintptr_t offset = 0;
+  PageRecord* const span = head_of(x_map, candidate.record, candidate.address, offset);
+  if (span == nullptr) return;
+  const auto index = static_cast<std::uint32_t>(offset * span->reciprocal >> 32);
+  if (index >= span->cells) return;
+  const std::uintptr_t cell = candidate.address - offset + std::uintptr_t{index} * detail::kSizeClasses[span->size_class].cell_bytes;
+  mark_cell(span, index, cell);
+}
+
+inline void Marker::mark_cell(PageRecord* span, std::uint32_t index, std::uintptr_t cell) {
+  if (!shade(span, index, Markers::one)) return;
+  ++x_marked_objects;
+  const std::uint32_t bytes = detail::kSizeClasses[span->size_class].cell_bytes;
+  x_marked_bytes += bytes != 0 ? bytes : PageCount{span->slot_or_pages}.bytes();
+  if (span->noscan != 0) return;
+  __builtin_prefetch(reinterpret_cast<const void*>(cell));
+  push(cell, span->kind->id);
+}
+
+void Marker::mark_word(std::uintptr_t word) {
+  const Cell cell = find_allocated_cell(x_map, word);
+  if (cell) mark_cell(cell.span, cell.index, cell.address());
+}
+
+inline void Marker::push(std::uintptr_t address, std::uint32_t kind) {
+  if (!x_queue.push(grey_work(address, kind))) [[unlikely]] postpone(address);
+}
+
+// [queue.bounded]: the cell is marked; its span remembers that something in it is grey.
+void Marker::postpone(std::uintptr_t address) {
+  find_cell(x_map, address).span->rescan.store(1, std::memory_order_relaxed);
+  x_rescan = true;
+}
+
+void Marker::drain() {
+  do {
+    for (;;) {
+      GreyWork work = 0;
+      while (!x_greys.full() && x_queue.pop(work)) {
+        __builtin_prefetch(reinterpret_cast<const void*>(address_of(work)));
+        x_greys.push(work);
+      }
+      if (!x_greys.empty()) {
+        scan(x_greys.pop());
+      } else if (!x_candidates.empty()) {
+        visit(x_candidates.pop());
+      } else {
+        break;
+      }
+    }
+  } while (rescan());
+}
+
+inline void Marker::scan(GreyWork work) {
+  const Kind& kind = x_allocator.kinds[kind_of(work)];
+  char* const address = reinterpret_cast<char*>(address_of(work));
+  if ((work & kRestOfObject) == 0) {
+    scan_cell(kind, address);
+  } else {
+    const Cell cell = find_cell(x_map, address_of(work));
+    char* const object = reinterpret_cast<char*>(cell.address());
+    scan_piece(kind, object, cell.bytes(), static_cast<std::size_t>(address - object));
+  }
+}
+
+inline void Marker::scan_cell(const Kind& kind, char* cell) {
+  if (kind.word_map == 0) [[unlikely]] return scan_unusual(kind, cell);
+  for (std::uint64_t map = kind.word_map; map != 0; map &= map - 1) {
+    const char* const slot = cell + std::countr_zero(map) * 8;
+    // Acquire: what the storing thread wrote into the object. Pairs with barriered_store (release).
+    const std::uintptr_t word = __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(slot), __ATOMIC_ACQUIRE);
+    if (word != 0) discover(word);
+  }
+}
+
+// Cells above 512 bytes, and those whose references are not at fixed places.
+void Marker::scan_unusual(const Kind& kind, char* cell) {
+  const Cell found = find_cell(x_map, reinterpret_cast<std::uintptr_t>(cell));
+  // Acquire: a large object is zero before it is ready. Pairs with make_ready (release).
+  if (found.span->state.load(std::memory_order_acquire) == PageState::unready) return;
+  switch (kind.scan) {
+    case detail::ScanMode::none:
+      return;
+    case detail::ScanMode::traced: {
+      // A field may hold a past-the-end or a stale address, and then what it leads to is no object of the type.
+      if (!test_bit(alloc_words(found.span), found.index)) return;
+      Tracer t(*this);
+      kind.type->trace(cell, t);
+      t.flush();
+      return;
+    }
+    case detail::ScanMode::conservative:
+      ++x_conservative_cells;
+      break;
+    case detail::ScanMode::words:
+      scan_offsets(cell, kind.type->fixed);
+      break;
+  }
+  scan_piece(kind, cell, found.bytes(), 0);
+}
+
+// References of the object's repeating part (or of all of it, when it is conservative) whose element begins in
+// [from, from + kPieceBytes). What comes after is queued first.
+void Marker::scan_piece(const Kind& kind, char* object, std::size_t bytes, std::size_t from) {
+  const std::size_t to = bytes - from > kPieceBytes ? from + kPieceBytes : bytes;
+  if (to != bytes) push(reinterpret_cast<std::uintptr_t>(object + to) | kRestOfObject, kind.id);
+  if (kind.scan == detail::ScanMode::conservative) {
+    mark_range(object + from, object + to);
+    return;
+  }
+  const detail::type_info& type = *kind.type;
+  const std::size_t stride = type.tail_stride;
+  if (stride == 0) return;
+  std::size_t at = type.tail_offset;
+  if (at < from) at += (from - at + stride - 1) / stride * stride;
+  if (stride == sizeof(void*) && type.tail.count == 1) {  // an array of references
+    scan_words(object + at, object + std::max(at, to));
+    return;
+  }
+  for (; at < to && at + stride <= bytes; at += stride) scan_offsets(object + at, type.tail);
+}
+
+void Marker::scan_words(const char* begin, const char* end) {
+  for (; begin + sizeof(void*) <= end; begin += sizeof(void*)) {
+    // Acquire: as in scan_cell.
+    const std::uintptr_t word = __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(begin), __ATOMIC_ACQUIRE);
+    if (word != 0) discover(word);
+  }
+}
+
+void Marker::scan_offsets(const char* part, const detail::WordOffsets& offsets) {
+  for (std::uint32_t i = 0; i < offsets.count; ++i) {
+    scan_words(part + offsets.begin[i], part + offsets.begin[i] + sizeof(void*));
+  }
+}
+
+// Reads whatever memory the program declares to be roots, or a cell whose layout nobody knows: sanitizers have no say.
+[[gnu::noinline]] __attribute__((no_sanitize("address", "thread", "undefined"))) void Marker::mark_range(const void* begin,
+                                                                                           const void* end) {
+  const std::uintptr_t lowest = x_allocator.pages.lowest_address();
+  const std::uintptr_t size = x_allocator.pages.highest_address() - lowest;
+  const auto* word = static_cast<const volatile std::uintptr_t*>(begin);
+  const auto* const last = static_cast<const volatile std::uintptr_t*>(end);
+  for (; word < last; ++word) {
+    const std::uintptr_t value = *word;
+    if (value - lowest < size) mark_word(value);
+  }
+}
+
+void Marker::mark_construction(const void* address) {
+  const Cell cell = find_allocated_cell(x_map, reinterpret_cast<std::uintptr_t>(address));
+  check(static_cast<bool>(cell), "cell.construction", {reinterpret_cast<std::uintptr_t>(address)});
+  if (!shade(cell.span, cell.index, Markers::one)) return;
+  ++x_marked_objects;
+  x_marked_bytes += cell.bytes();
+  mark_range(address, static_cast<const char*>(address) + cell.bytes());
+}
+
+// Scans the marked cells of spans in which a grey cell was not queued. True when there was one: the queue may have work
+// again.
+bool Marker::rescan() {
+  if (!x_rescan) return false;
+  x_rescan = false;
+  for (Arena* arena = x_allocator.pages.first_arena(); arena != nullptr; arena = arena->next.load(std::memory_order_acquire)) {
+    for (std::size_t w = 0; w < arena->heads.size(); ++w) {
+      for (std::uint64_t bits = arena->heads[w].load(std::memory_order_acquire); bits != 0; bits &= bits - 1) {
+        PageRecord* const span = arena->records() + w * 64 + std::countr_zero(bits);
+        if (span->rescan.exchange(0, std::memory_order_relaxed) == 0) continue;
+        for (std::uint32_t i = 0; i < span->cells; ++i) {
+          const Cell cell{span, i};
+          if (!is_marked(cell)) continue;
+          void* const address = reinterpret_cast<void*>(cell.address());
+          // Those were read word by word at the start [cell.construction].
+          if (span->kind->scan == detail::ScanMode::traced && x_under_construction.test(x_under_construction.context, address)) {
+            continue;
+          }
+          scan_cell(*span->kind, static_cast<char*>(address));
+        }
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace tricolor::impl

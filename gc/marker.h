@@ -1,0 +1,105 @@
+// A marker: follows references from roots until nothing is grey.
+//
+// A reference found is not looked up at once: its page record is prefetched and it waits in a small ring (first in, first
+// out), so that the record is in the cache when its turn comes; a cell that turned grey waits in a second ring while its
+// own lines arrive. Everything else grey waits in the mark queue. No recursion; the rings and a packet are all the memory a
+// marker needs to finish (barrier/mark_queue.h).
+//
+// In this version one marker runs, with the world stopped; it reads slots and sets mark bits as it would beside others.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include <tricolor/tracer.h>
+
+#include "alloc/allocator.h"
+#include "alloc/cell.h"
+#include "barrier/mark_queue.h"
+
+namespace tricolor::impl {
+
+class Marker {
+ public:
+  Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet);
+
+  // Asks whether a cell is under construction (rare; world stopped).
+  struct ConstructionTest {
+    bool (*test)(void* context, const void* cell);
+    void* context;
+  };
+
+  // Forgets the counts of the last cycle.
+  void begin(ConstructionTest under_construction);
+
+  // A word that may be anything (stack, register, global): what it refers to must be allocated.
+  void mark_word(std::uintptr_t word);
+  // Every aligned word of [begin, end).
+  void mark_range(const void* begin, const void* end);
+
+  // A cell under construction: kept, and read word by word now instead of being traced [cell.construction]. Before any
+  // other root of the cycle.
+  void mark_construction(const void* cell);
+
+  // Follows references until nothing is grey anywhere.
+  void drain();
+
+  std::uint64_t marked_bytes() const { return x_marked_bytes; }
+  std::uint64_t marked_objects() const { return x_marked_objects; }
+  std::uint64_t conservative_cells() const { return x_conservative_cells; }
+
+ private:
+  // Objects above this are scanned in pieces of it, so that the queue stays small.
+  static constexpr std::size_t kPieceBytes = 128 << 10;
+  static constexpr std::size_t kCandidates = 16;
+  static constexpr std::size_t kGreys = 8;
+
+  struct Candidate {
+    std::uintptr_t address;
+    PageRecord* record;
+  };
+
+  // First in, first out; kSize a power of two.
+  template <class T, std::size_t kSize>
+  class Ring {
+   public:
+    bool empty() const { return x_first == x_end; }
+    bool full() const { return x_end - x_first == kSize; }
+    void push(T item) { x_items[x_end++ % kSize] = item; }
+    T pop() { return x_items[x_first++ % kSize]; }
+
+   private:
+    std::array<T, kSize> x_items;
+    std::uint32_t x_first = 0;
+    std::uint32_t x_end = 0;
+  };
+
+  void discover(std::uintptr_t address);
+  void visit(Candidate candidate);
+  void mark_cell(PageRecord* span, std::uint32_t index, std::uintptr_t cell);
+  void scan(GreyWork work);
+  void scan_cell(const Kind& kind, char* cell);
+  void scan_unusual(const Kind& kind, char* cell);
+  void scan_piece(const Kind& kind, char* object, std::size_t bytes, std::size_t from);
+  void scan_words(const char* begin, const char* end);
+  void scan_offsets(const char* part, const detail::WordOffsets& offsets);
+  void push(std::uintptr_t address, std::uint32_t kind);
+  [[gnu::cold]] void postpone(std::uintptr_t address);
+  bool rescan();
+
+  Allocator& x_allocator;
+  ArenaMap& x_map;
+  MarkQueue x_queue;
+  Ring<Candidate, kCandidates> x_candidates;
+  Ring<GreyWork, kGreys> x_greys;
+  ConstructionTest x_under_construction = {};
+  bool x_rescan = false;  // some span has `rescan` set
+  std::uint64_t x_marked_bytes = 0;
+  std::uint64_t x_marked_objects = 0;
+  std::uint64_t x_conservative_cells = 0;
+  std::array<const void*, 128> x_traced;
+  struct Tracer;
+};
+
+}  // namespace tricolor::impl

@@ -1,0 +1,64 @@
+// A mutator: a thread that uses the heap, with everything the collector must know of it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "alloc/thread_cache.h"
+#include "roots/segments.h"
+#include "roots/stack.h"
+
+namespace tricolor::impl {
+
+class Heap;
+
+// What a mutator is doing, as far as a stop is concerned (handshake.h).
+enum class MutatorState : std::uint32_t {
+  running,  // may touch managed memory at any instruction: must be stopped
+  parked,   // stopped: waits for the world to start; its stack is captured
+  blocked,  // inside blocking_call or a wait of the library: its frames are frozen from blocked_top on
+};
+
+struct Mutator : LocalCache {
+  Mutator(Heap& heap_, std::uintptr_t* capture_words) : heap(heap_), capture(capture_words) {}
+
+  Heap& heap;
+  // Written by the owner (or its handler), read by the collector (handshake.h says how they are ordered).
+  std::atomic<MutatorState> state{MutatorState::running};
+  std::int32_t thread = 0;  // the kernel's id
+  StackBounds stack;
+  StackCapture capture;     // owner while it stops; collector while state is not running
+  void* blocked_top = nullptr;
+  TlsBlocks tls;
+  std::uint64_t next_stress_at = 0;  // stress=n: the value of claimed_cells at which to collect next
+  Mutator* next = nullptr;  // registry; guarded by its lock
+  Mutator* previous = nullptr;
+};
+
+// The calling thread's mutator, or null.
+inline Mutator* current_mutator() { return static_cast<Mutator*>(detail::current_cache); }
+
+// Not stopped inside; parks on the way out when asked to. Nests.
+class CriticalSection {
+ public:
+  explicit CriticalSection(Mutator& mutator) : x_mutator(mutator) {
+    // Relaxed, as for thread_cache::in_unit [unit.no-stop].
+    const auto depth = x_mutator.critical_depth.load(std::memory_order_relaxed);
+    x_mutator.critical_depth.store(static_cast<std::uint8_t>(depth + 1), std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  CriticalSection(const CriticalSection&) = delete;
+  CriticalSection& operator=(const CriticalSection&) = delete;
+  ~CriticalSection() {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    const auto depth = static_cast<std::uint8_t>(x_mutator.critical_depth.load(std::memory_order_relaxed) - 1);
+    x_mutator.critical_depth.store(depth, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    if (depth == 0 && x_mutator.stop_note.load(std::memory_order_relaxed) != 0) [[unlikely]] x_mutator.park(x_mutator);
+  }
+
+ private:
+  Mutator& x_mutator;
+};
+
+}  // namespace tricolor::impl

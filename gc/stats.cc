@@ -1,0 +1,69 @@
+#include "gc/stats.h"
+
+#include <string_view>
+
+namespace tricolor::impl {
+namespace {
+
+constexpr std::uint64_t kNsPerUs = 1000;
+constexpr std::uint64_t kNsPerMs = 1000 * kNsPerUs;
+
+// Go says MB and means MiB, truncated.
+Line& append_mb(Line& line, std::uint64_t bytes) noexcept { return line.count(bytes >> 20); }
+
+}  // namespace
+
+void append_ms(Line& line, std::uint64_t ns) noexcept {
+  if (ns >= 10 * kNsPerMs) {
+    line.count(ns / kNsPerMs);
+    return;
+  }
+  const std::uint64_t us = ns / kNsPerUs;
+  if (us == 0) {
+    line.text("0");
+  } else if (us < 100) {
+    line.decimal(us, 3);  // 0.001 to 0.099
+  } else if (us < 1000) {
+    line.decimal(us / 10, 2);  // 0.10 to 0.99
+  } else {
+    line.decimal(us / 100, 1);  // 1.0 to 9.9
+  }
+}
+
+std::size_t format_trace(const CycleRecord& cycle, char* out, std::size_t n) noexcept {
+  Line line(out, n);
+  const auto ms = [&](std::uint64_t ns, std::string_view after) {
+    append_ms(line, ns);
+    line.text(after);
+  };
+  const auto mb = [&](std::uint64_t bytes, std::string_view after) {
+    append_mb(line, bytes).text(after);
+  };
+
+  line.text("gc ").count(cycle.number).text(" @").decimal(cycle.start_ns / kNsPerMs, 3).text("s ");
+  line.count(cycle.gc_cpu_percent).text("%: ");
+  ms(cycle.first_stop_clock_ns, "+");
+  ms(cycle.mark_clock_ns, "+");
+  ms(cycle.last_stop_clock_ns, " ms clock, ");
+  ms(cycle.first_stop_cpu_ns, "+");
+  ms(cycle.assist_cpu_ns, "/");
+  ms(cycle.worker_cpu_ns, "/");
+  ms(cycle.idle_cpu_ns, "+");
+  ms(cycle.last_stop_cpu_ns, " ms cpu, ");
+  mb(cycle.heap_start_bytes, "->");
+  mb(cycle.heap_end_bytes, "->");
+  mb(cycle.heap_marked_bytes, " MB, ");
+  mb(cycle.goal_bytes, " MB goal, ");
+  mb(cycle.stacks_bytes, " MB stacks, ");
+  mb(cycle.globals_bytes, " MB globals, ");
+  line.count(cycle.processors_count).text(" P");
+  if (cycle.forced) line.text(" (forced)");
+  return line.size();
+}
+
+void print_trace(const CycleRecord& cycle) noexcept {
+  char bytes[kMaxTraceBytes];
+  log_line({bytes, format_trace(cycle, bytes, sizeof bytes)});
+}
+
+}  // namespace tricolor::impl

@@ -1,0 +1,59 @@
+// What one cycle cost, and the gctrace line that says so.
+//
+// The collector fills a CycleRecord while it runs and hands it over when the cycle ends; this is
+// the only file that knows what the line looks like. Formatting allocates nothing, so the record
+// may be printed with the world stopped.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "alloc/base/log.h"
+
+namespace tricolor::impl {
+
+// One finished cycle. _ns is nanoseconds; a clock is wall time, a cpu is processor time summed over
+// threads.
+struct CycleRecord {
+  std::uint64_t number = 0;          // 1 is the first cycle
+  std::uint64_t start_ns = 0;        // from init to the request of the first stop
+  std::uint32_t gc_cpu_percent = 0;  // of the processor time available since init, truncated
+
+  std::uint64_t first_stop_clock_ns = 0;  // from the request to stop until the world runs again
+  std::uint64_t mark_clock_ns = 0;        // concurrent mark, between the stops
+  std::uint64_t last_stop_clock_ns = 0;   // mark termination
+
+  std::uint64_t first_stop_cpu_ns = 0;  // the clock times the processors kept from running
+  std::uint64_t assist_cpu_ns = 0;      // marking done by allocating threads
+  std::uint64_t worker_cpu_ns = 0;      // by the mark workers
+  std::uint64_t idle_cpu_ns = 0;        // by workers on processors nobody else wanted
+  std::uint64_t last_stop_cpu_ns = 0;
+
+  std::uint64_t heap_start_bytes = 0;   // statistics::heap_live_bytes when the cycle started
+  std::uint64_t heap_end_bytes = 0;     // the same when the mark ended
+  std::uint64_t heap_marked_bytes = 0;  // found alive
+  std::uint64_t goal_bytes = 0;         // the goal of this cycle, not of the next
+  std::uint64_t stacks_bytes = 0;       // scanned
+  std::uint64_t globals_bytes = 0;      // scanned
+
+  std::uint32_t processors_count = 0;
+  bool forced = false;  // somebody asked for it
+};
+
+// Holds every trace line: 18 numbers of at most 21 characters and fewer than 100 bytes of words.
+inline constexpr std::size_t kMaxTraceBytes = 512;
+static_assert(18 * 21 + 100 <= kMaxTraceBytes && kMaxTraceBytes < kMaxLineBytes,
+              "a trace line is never cut");
+
+// Nanoseconds as milliseconds in Go's way: two significant digits and at most three decimals
+// below 10 ms, whole ones from there on, always truncated; "0" below a microsecond.
+void append_ms(Line& line, std::uint64_t ns) noexcept;
+
+// Writes the line without its newline into out[0, n) and returns its length. It is never cut when
+// n >= kMaxTraceBytes.
+std::size_t format_trace(const CycleRecord& cycle, char* out, std::size_t n) noexcept;
+
+// The same on stderr.
+void print_trace(const CycleRecord& cycle) noexcept;
+
+}  // namespace tricolor::impl
