@@ -1,10 +1,12 @@
-// The check of the lock order [lock.order], in debug builds.
+// Waiting for a lock, and the check of the lock order [lock.order], in debug builds.
 //
 // Since a thread takes locks in strictly rising rank, the stack of what it holds is a set, and the
 // set is a mask: one bit a rank, the highest bit is the lock taken last.
 #include "alloc/base/lock.h"
 
 #include <bit>
+
+#include "alloc/base/os.h"
 
 namespace tricolor::impl {
 namespace {
@@ -15,7 +17,25 @@ constinit thread_local std::uint32_t held_ranks = 0;
 
 static_assert(static_cast<unsigned>(LockRank::kMetadata) < 32, "a rank is a bit of the mask");
 
+// About half a microsecond: longer than what is done under our hot locks, shorter than a sleep.
+constexpr int kSpins = 40;
+
 }  // namespace
+
+void Mutex::lock_slow() {
+  for (int i = 0; i < kSpins; ++i) {
+    os::relax();
+    std::uint32_t free = kFree;
+    if (x_state.load(std::memory_order_relaxed) == kFree &&
+        x_state.compare_exchange_weak(free, kHeld, std::memory_order_acquire, std::memory_order_relaxed)) {
+      return;
+    }
+  }
+  // Whoever gets it here says that others may wait too, which costs at most one wake-up in vain.
+  while (x_state.exchange(kHeldAndWaitedFor, std::memory_order_acquire) != kFree) os::futex_wait(x_state, kHeldAndWaitedFor);
+}
+
+void Mutex::wake_one() { os::futex_wake_one(x_state); }
 
 void Mutex::note_lock(LockRank rank) {
   const auto bit = static_cast<unsigned>(rank);

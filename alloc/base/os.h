@@ -54,7 +54,17 @@ std::int32_t thread_id();
 
 // Waits while `word == expected`, at most `timeout_ns` (0 = for ever). May return early: the caller re-tests.
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint64_t timeout_ns = 0);
+void futex_wake_one(const std::atomic<std::uint32_t>& word);
 void futex_wake_all(const std::atomic<std::uint32_t>& word);
+
+// A moment's rest inside a spinning loop.
+inline void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 // Sends signal `number` to one thread of this process. False when it does not exist or the kernel's queue is full.
 bool send_signal(std::int32_t thread, int number);

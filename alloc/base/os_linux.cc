@@ -209,10 +209,18 @@ void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
           nullptr, 0);
 }
 
-void futex_wake_all(const std::atomic<std::uint32_t>& word) {
+namespace {
+
+void futex_wake(const std::atomic<std::uint32_t>& word, int most) {
   const KeepErrno keep;
-  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, most, nullptr, nullptr, 0);
 }
+
+}  // namespace
+
+void futex_wake_one(const std::atomic<std::uint32_t>& word) { futex_wake(word, 1); }
+
+void futex_wake_all(const std::atomic<std::uint32_t>& word) { futex_wake(word, INT_MAX); }
 
 bool send_signal(std::int32_t thread, int number) {
   const KeepErrno keep;
