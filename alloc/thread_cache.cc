@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
+#include <new>
 
 #include "alloc/cell.h"
 
@@ -35,6 +36,19 @@ void return_bits(BitWord& word, std::uint64_t bits) {
   // Relaxed: the cells carry no data; whoever claims them next takes the kind's lock, and a missed update of this word only
   // makes it claim them later.
   if (bits != 0) word.fetch_and(~bits, std::memory_order_relaxed);
+}
+
+// A multiple of 8 bytes. Short runs are common, and a call of memset costs more than they do.
+void zero_cells(char* begin, std::size_t bytes) {
+  constexpr std::size_t kShort = 128;
+  if (bytes > kShort) {
+    std::memset(begin, 0, bytes);
+    return;
+  }
+  for (std::size_t i = 0; i < bytes; i += sizeof(std::uint64_t)) {
+    ::new (static_cast<void*>(begin + i)) std::uint64_t(0);
+    asm volatile("");  // or the compiler makes a call of memset out of it
+  }
 }
 
 std::uint64_t bits_below(std::uint32_t n) { return n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1; }
@@ -73,8 +87,9 @@ void free_tables(Allocator& allocator, LocalCache& cache) {
   cache.run_count = 0;
 }
 
-bool next_run(LocalCache& cache, const Kind& kind) {
-  Claim& claim = cache.claims[kind.id];
+bool next_run(LocalCache& cache, std::uint32_t id, std::size_t cell_bytes, detail::ScanMode scan) {
+  dcheck(cache.runs[id].cur == cache.runs[id].end, "cache.exact");
+  Claim& claim = cache.claims[id];
   std::uint32_t w = 0;
   while (w < Claim::kWords && claim.mask[w] == 0) ++w;
   if (w == Claim::kWords) return false;
@@ -89,10 +104,10 @@ bool next_run(LocalCache& cache, const Kind& kind) {
     if (from + ones != 64) break;
   }
   const std::uint32_t index = (claim.first_word + w) * 64 + low;
-  char* const begin = page_of_record(claim.span).data() + std::size_t{index} * kind.cell_bytes;
-  const std::size_t bytes = std::size_t{length} * kind.cell_bytes;
-  if (kind.scan != detail::ScanMode::none && claim.needs_zero) std::memset(begin, 0, bytes);
-  cache.runs[kind.id] = {begin, begin + bytes};
+  char* const begin = page_of_record(claim.span).data() + std::size_t{index} * cell_bytes;
+  const std::size_t bytes = std::size_t{length} * cell_bytes;
+  if (scan != detail::ScanMode::none && claim.needs_zero) zero_cells(begin, bytes);
+  cache.runs[id] = {begin, begin + bytes};
   return true;
 }
 

@@ -34,8 +34,9 @@ bool grow_tables(Allocator& allocator, LocalCache& cache, std::uint32_t id);
 // Gives the tables back. The cache must hold no claims.
 void free_tables(Allocator& allocator, LocalCache& cache);
 
-// The next run of free cells from what the thread has claimed; false when the claim is used up.
-bool next_run(LocalCache& cache, const Kind& kind);
+// The next run of free cells from what the thread has claimed of kind `id`, zeroed when `scan` says that the cells have
+// references. False when the claim is used up. In a fragmented span a run is two cells, so this is a warm path.
+bool next_run(LocalCache& cache, std::uint32_t id, std::size_t cell_bytes, detail::ScanMode scan);
 
 // How many cells the thread should claim next of a kind that it has used up: 512 bytes of them, or an eighth of what it has
 // claimed lately, up to a page. Growth by an eighth keeps what 64 threads hold of 500 types below 10 % of a 256 MiB heap;

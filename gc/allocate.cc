@@ -2,8 +2,9 @@
 // decides what comes next:
 //
 //   allocate_slow
+//     0. the next run of the thread's claim, if there is one: all of the rest is skipped
 //     1. a cycle, if one is due; the mutator waits for it (it has chosen no cell yet)
-//     2. a run from the thread's claim, else a claim from the kind's spans (sweeping at most kSweepTries of them), else a
+//     2. a claim from the kind's spans (sweeping at most kSweepTries of them), else a
 //        fresh span: from free pages, else from spans of other kinds that turn out empty when swept, else from the system
 //     3. memory ends: sweep everything, a full collection, once more from 2; then std::bad_alloc
 //
@@ -66,7 +67,7 @@ char* take_small(Heap& heap, Mutator& mutator, Kind& kind) {
   if (!grow_tables(heap.allocator(), mutator, kind.id)) return nullptr;
   for (;;) {
     if (char* const cell = detail::try_take(mutator, kind.id, kind.cell_bytes); cell != nullptr) return cell;
-    if (!next_run(mutator, kind) && !claim_cells(heap, mutator, kind)) return nullptr;
+    if (!next_run(mutator, kind.id, kind.cell_bytes, kind.scan) && !claim_cells(heap, mutator, kind)) return nullptr;
   }
 }
 
@@ -105,15 +106,26 @@ void collect_under_stress(Heap& heap, Mutator& mutator) {
   heap.cycle().collect(mutator);
 }
 
-}  // namespace
+// A cell from what the thread has claimed already, or null. One unit, as the inline path.
+char* take_claimed(const detail::cell_request& request, const char** listed) {
+  Mutator* const mutator = current_mutator();
+  if (mutator == nullptr || request.size_class == detail::kLargeClass) return nullptr;
+  if (mutator->state.load(std::memory_order_relaxed) != MutatorState::running) return nullptr;
+  // Relaxed: as in detail::allocate_sized.
+  const std::uint32_t id = request.type == nullptr ? static_cast<std::uint32_t>(request.size_class)
+                                                   : request.kind_slot->load(std::memory_order_relaxed);
+  if (id >= mutator->run_count) return nullptr;
+  const std::size_t cell_bytes = detail::kSizeClasses[request.size_class].cell_bytes;
+  const auto scan = request.type == nullptr ? detail::ScanMode::none : detail::ScanMode::conservative;
+  mutator->enter_unit();
+  char* cell = detail::try_take(*mutator, id, cell_bytes);
+  if (cell == nullptr && next_run(*mutator, id, cell_bytes, scan)) cell = detail::try_take(*mutator, id, cell_bytes);
+  if (listed != nullptr) *listed = cell;
+  mutator->leave_unit();
+  return cell;
+}
 
-}  // namespace tricolor::impl
-
-namespace tricolor::detail {
-
-using namespace tricolor::impl;
-
-[[gnu::noinline]] char* allocate_slow(const cell_request& request, const char** listed) {
+[[gnu::noinline]] char* allocate_slowest(const detail::cell_request& request, const char** listed) {
   Mutator& mutator = Heap::mutator();
   Heap& heap = mutator.heap;
   if (mutator.state.load(std::memory_order_relaxed) != MutatorState::running) {
@@ -139,6 +151,21 @@ using namespace tricolor::impl;
     if (collected || mutator.critical_depth.load(std::memory_order_relaxed) != 0) throw std::bad_alloc();
     heap.cycle().collect(mutator);
   }
+}
+
+}  // namespace
+
+}  // namespace tricolor::impl
+
+namespace tricolor::detail {
+
+using namespace tricolor::impl;
+
+char* allocate_slow(const cell_request& request, const char** listed) {
+  char* cell = take_claimed(request, listed);
+  if (cell == nullptr) cell = allocate_slowest(request, listed);
+  if (request.zero && request.size_class != kLargeClass) std::memset(cell, 0, request.bytes);
+  return cell;
 }
 
 void give_back_cell(char* cell) noexcept {
