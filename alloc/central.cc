@@ -116,7 +116,8 @@ void Central::remove(PageRecord* span) {
     move(--x_cursor, slot);
     slot = x_cursor;
   }
-  move(--x_count, slot);
+  --x_count;
+  if (slot != x_count) move(x_count, slot);  // else what stands there has just been moved itself
 }
 
 }  // namespace tricolor::impl

@@ -9,6 +9,7 @@
 // comes back). Claimed cells have their alloc bit set, so to everyone else they are allocated; the thread hands them out
 // one after another without a lock and gives back what is left when a cycle begins or it exits.
 //
+// Invariant [central.claim]: a claim is asked for at least one cell, and has at least one.
 // Invariant [central.list]: span->slot_or_pages is the span's place in the list of span->kind.
 #pragma once
 

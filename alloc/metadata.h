@@ -2,6 +2,8 @@
 // from the host's malloc (whose lock a stopped thread may hold).
 //
 // Blocks are powers of two from 64 bytes, 64-byte aligned, zeroed; freed blocks are kept by size for the next request.
+// Invariant [metadata.size]: a block has at least one byte, and is given back with the size it was taken with.
+//
 // Thread-safe. Bound: what the structures need, rounded up to a power of two each.
 #pragma once
 

@@ -54,11 +54,13 @@ class PacketPool {
 class MarkQueue {
  public:
   // `own` is the packet that this queue always has, so that push() can succeed at least once after pop() has failed.
-  MarkQueue(PacketPool& pool, WorkPacket* own) : x_pool(pool), x_packet(own) {}
+  // Packets are filled up to `entries` (at most WorkPacket::kEntries; fewer to test what happens when there is no room).
+  MarkQueue(PacketPool& pool, WorkPacket* own, std::size_t entries = WorkPacket::kEntries)
+      : x_pool(pool), x_packet(own), x_entries(entries) {}
 
   // False when there was no room: nothing is queued.
   bool push(GreyWork work) {
-    if (x_packet->count == WorkPacket::kEntries && !next_packet()) [[unlikely]] return false;
+    if (x_packet->count == x_entries && !next_packet()) [[unlikely]] return false;
     x_packet->entries[x_packet->count++] = work;
     return true;
   }
@@ -75,6 +77,7 @@ class MarkQueue {
 
   PacketPool& x_pool;
   WorkPacket* x_packet;
+  const std::size_t x_entries;
 };
 
 }  // namespace tricolor::impl

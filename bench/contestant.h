@@ -10,6 +10,7 @@
 //     std::jthread([] { contestant::ThreadScope scope; … });
 //     T* p = contestant::make<T>();               // T's pointer fields are contestant::field<U>
 //     contestant::free_by_hand(p);                // nothing, where a collector does it
+//     contestant::wait([&] { threads.clear(); }); // a join that need not be interrupted
 //     contestant::print_settings(stdout);         // " key=value" pairs, with a space before each
 //   }
 //
@@ -52,6 +53,11 @@ T* make() {
 
 template <typename T>
 void free_by_hand(T*) noexcept {}
+
+template <typename Fn>
+void wait(Fn fn) {
+  gc::blocking_call(fn);
+}
 
 inline void print_settings(std::FILE* out) {
   const gc::statistics stats = gc::stats();
@@ -116,6 +122,15 @@ T* make() {
 template <typename T>
 void free_by_hand(T*) noexcept {}
 
+template <typename Fn>
+void wait(Fn fn) {
+  const auto call = [](void* f) -> void* {
+    (*static_cast<Fn*>(f))();
+    return nullptr;
+  };
+  GC_do_blocking(call, &fn);
+}
+
 inline void print_settings(std::FILE* out) {
   const unsigned version = GC_get_version();
   std::fprintf(out, " version=%u.%u.%u markers=%d collections=%lu", version >> 16,
@@ -154,6 +169,11 @@ T* make() {
 template <typename T>
 void free_by_hand(T* object) noexcept {
   std::free(object);
+}
+
+template <typename Fn>
+void wait(Fn fn) {
+  fn();
 }
 
 inline void print_settings(std::FILE*) {}

@@ -81,7 +81,7 @@ for name, wanted in (("buildtype", "release"), ("b_sanitize", "none")):
     if options[name] != wanted:
         sys.exit(f"bench/run.sh: {sys.argv[1]} has {name}={options[name]}, not {wanted}")
 ' $build
-  ninja -C $build --quiet
+  ninja -C $build --quiet | sed '/no work to do/d'
 }
 
 name_the_missing() {
@@ -96,8 +96,7 @@ name_the_missing() {
 
 describe() {
   local commit
-  commit=$(git rev-parse --short HEAD 2>/dev/null || echo none)
-  [ -z "$(git status --porcelain 2>/dev/null)" ] || commit+="+changes"
+  commit=$(git describe --always --dirty=+changes 2>/dev/null || echo none)
   echo "machine: $(nproc) x $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)," \
     "Linux $(uname -r), load $(cut -d ' ' -f 1 /proc/loadavg)"
   echo "build: commit $commit, $(c++ --version | head -n 1), $rounds rounds"

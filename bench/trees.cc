@@ -83,16 +83,15 @@ std::uint64_t play(int max_depth, int threads) {
 
   const auto shares = static_cast<std::uint64_t>(threads);
   std::vector<std::uint64_t> results(shares);
-  {
-    std::vector<std::jthread> workers;
-    for (std::uint64_t t = 1; t < shares; ++t) {
-      workers.emplace_back([max_depth, t, shares, result = &results[t]] {
-        contestant::ThreadScope scope;
-        *result = short_lived(max_depth, t, shares);
-      });
-    }
-    results[0] = short_lived(max_depth, 0, shares);
+  std::vector<std::jthread> workers;
+  for (std::uint64_t t = 1; t < shares; ++t) {
+    workers.emplace_back([max_depth, t, shares, result = &results[t]] {
+      contestant::ThreadScope scope;
+      *result = short_lived(max_depth, t, shares);
+    });
   }
+  results[0] = short_lived(max_depth, 0, shares);
+  contestant::wait([&] { workers.clear(); });  // Joins.
   for (const std::uint64_t result : results) nodes += result;
 
   return nodes + count_and_drop(long_lived);

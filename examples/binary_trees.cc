@@ -95,11 +95,11 @@ std::vector<Share> split(const std::vector<Round>& rounds, int threads) {
 }
 
 void run_all(std::vector<Share>& shares) {
-  {
-    std::vector<std::jthread> threads;
-    for (std::size_t t = 1; t < shares.size(); ++t) threads.emplace_back(&Share::run, &shares[t]);
-    shares[0].run();  // The main thread works too, then waits for the others.
-  }
+  std::vector<std::jthread> threads;
+  for (std::size_t t = 1; t < shares.size(); ++t) threads.emplace_back(&Share::run, &shares[t]);
+  shares[0].run();  // The main thread works too, then waits for the others.
+  // While it waits no collection needs to stop it; the long-lived tree on its stack stays alive.
+  gc::blocking_call([&] { threads.clear(); });
   for (const Share& share : shares) {
     if (share.out_of_memory) throw std::bad_alloc();
   }

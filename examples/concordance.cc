@@ -10,6 +10,7 @@
 //   - raw pointers and string_views into managed memory live on the stack, where they are roots;
 //   - what a std::thread is given lives in malloc memory, which nobody scans: these threads are
 //     given a number, and find their tables through a global;
+//   - a thread that waits does so in gc::blocking_call, where no collection needs to stop it;
 //   - contents, letters and places are pointer-free, so the collector never reads them.
 //
 // Counts and places do not depend on which thread read what: the merge puts places in order.
@@ -443,10 +444,9 @@ void run_on_all(std::vector<Tally>& tallies, Work work) {
       tally->out_of_memory = true;
     }
   };
-  {
-    std::vector<std::jthread> threads;
-    for (std::size_t t = 0; t < tallies.size(); ++t) threads.emplace_back(guarded, t, &tallies[t]);
-  }
+  std::vector<std::jthread> threads;
+  for (std::size_t t = 0; t < tallies.size(); ++t) threads.emplace_back(guarded, t, &tallies[t]);
+  gc::blocking_call([&] { threads.clear(); });  // Joins. No collection needs to stop this thread.
   for (const Tally& tally : tallies) {
     if (tally.out_of_memory) throw std::bad_alloc();
   }

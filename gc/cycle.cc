@@ -34,7 +34,8 @@ bool Cycle::create() {
   void* const memory = metadata.take(sizeof(Marker));
   x_copy = static_cast<char*>(metadata.take(kCopyBytes));
   if (packet == nullptr || memory == nullptr || x_copy == nullptr) return false;
-  x_marker = ::new (memory) Marker(x_heap.allocator(), x_pool, packet);
+  x_marker = ::new (memory) Marker(x_heap.allocator(), x_pool, packet,
+                                   x_heap.settings().tinybuffers != 0 ? 4 : WorkPacket::kEntries);
   reset_goal();
   return true;
 }
@@ -84,12 +85,6 @@ void Cycle::stop_the_world() {
 
 void Cycle::mark_roots() {
   Handshake& handshake = x_heap.handshake();
-  // Blocked mutators could not prepare themselves and cannot wake up meanwhile. Before the first mark bit is set: a stale
-  // word must not mark a cell that is claimed and not used [cache.exact].
-  handshake.for_each_mutator([this](Mutator& m) {
-    // Acquire: what the mutator did before it said so. Pairs with Handshake (seq_cst).
-    if (m.state.load(std::memory_order_acquire) == MutatorState::blocked) x_heap.handshake().prepare_to_stop(m, m.blocked_top);
-  });
   // Invariant [cell.construction]: a cell whose constructor has not returned is marked before anything else can find it, so
   // that it is never queued and its trace function never called.
   handshake.for_each_mutator([this](Mutator& m) {
@@ -169,6 +164,7 @@ void Cycle::start_sweeping() {
   x_sweeper.arm();
   reset_goal();
   x_phase.advance(Phase::kMark, Phase::kSweep);
+  if (x_heap.settings().gcstoptheworld == 2) x_sweeper.finish();
   x_heap.handshake().start();
 }
 

@@ -15,6 +15,7 @@ namespace tricolor::impl {
 namespace {
 
 constexpr std::uint64_t kAskAgainNs = 1'000'000;
+constexpr int kLooks = 100;  // a few microseconds
 
 // Where glibc's own use of real-time signals ends; from there on the first that nobody handles is ours.
 int choose_signal() {
@@ -52,7 +53,8 @@ Mutator* Handshake::attach() {
   void* const words = metadata.take(StackCapture::kBytes);
   Mutator* mutator = nullptr;
   if (memory != nullptr && words != nullptr) {
-    mutator = ::new (memory) Mutator(x_heap, static_cast<std::uintptr_t*>(words));
+    const std::size_t capacity = x_heap.settings().tinybuffers != 0 ? 4 : StackCapture::kCapacity;
+    mutator = ::new (memory) Mutator(x_heap, static_cast<std::uintptr_t*>(words), capacity);
     if (!grow_tables(x_heap.allocator(), *mutator, kFirstTypedKind) || !mutator->tls.list(metadata) ||
         pthread_setspecific(x_exit_key, mutator) != 0) {
       mutator->tls.free(metadata);
@@ -116,20 +118,39 @@ std::uint64_t Handshake::stop() {
   x_registry.lock();
   const std::uint64_t begin_ns = os::now_ns();
   // S2 of [handshake.dekker].
-  x_stop_word.fetch_add(1, std::memory_order_seq_cst);
+  x_stop_word.fetch_add(kStop - kRun, std::memory_order_seq_cst);
   for_each_mutator([this](Mutator& m) {
     if (m.state.load(std::memory_order_seq_cst) == MutatorState::running) ask(m);
   });
-  std::uint64_t asked_ns = os::now_ns();
+  wait_for_mutators([](Mutator& m) { return m.state.load(std::memory_order_seq_cst) != MutatorState::running; });  // L2
+
+  // Release (part of seq_cst): what everyone did before it stopped is visible to everyone who captures. Pairs with
+  // stay_stopped.
+  const std::uint32_t word = x_stop_word.fetch_add(kCapture - kStop, std::memory_order_seq_cst) + (kCapture - kStop);
+  os::futex_wake_all(x_stop_word);
+  wait_for_mutators([&](Mutator& m) {
+    // Acquire: the capture and the returned claims. Pairs with capture (release).
+    if (m.captured_stop.load(std::memory_order_acquire) == word) return true;
+    // A mutator that is about to find that it cannot leave blocked_call yet says `running` for a moment: look again.
+    if (m.state.load(std::memory_order_seq_cst) == MutatorState::blocked) capture(m, m.blocked_top, word);
+    return m.captured_stop.load(std::memory_order_acquire) == word;
+  });
+  return os::now_ns() - begin_ns;
+}
+
+// Waits until is_done(mutator) has been true for each.
+template <class Done>
+void Handshake::wait_for_mutators(Done is_done) {
+  const std::uint64_t begin_ns = os::now_ns();
+  std::uint64_t asked_ns = begin_ns;
   std::uint64_t warn_ns = x_warn_after_ns;
   Mutator* m = x_first;
   for (;;) {
-    // Acquire: an arrival counted here is followed by a look at its state. Pairs with announce (release).
+    // Acquire: what is said after this count is waited for below. Pairs with announce (release).
     const std::uint32_t arrivals = x_arrivals.load(std::memory_order_acquire);
-    // L2. Those before m are stopped and stay so.
-    while (m != nullptr && m->state.load(std::memory_order_seq_cst) != MutatorState::running) m = m->next;
+    while (m != nullptr && is_done(*m)) m = m->next;
+    if (m == nullptr) return;
     const std::uint64_t now = os::now_ns();
-    if (m == nullptr) return now - begin_ns;
     if (now - asked_ns >= kAskAgainNs) {
       for (Mutator* late = m; late != nullptr; late = late->next) {
         if (late->state.load(std::memory_order_seq_cst) == MutatorState::running) ask(*late);
@@ -145,8 +166,9 @@ std::uint64_t Handshake::stop() {
 }
 
 void Handshake::start() {
-  // Release (part of seq_cst): what the collector did is visible to those that it lets go. Pairs with wait_for_start.
-  x_stop_word.fetch_add(1, std::memory_order_seq_cst);
+  // Release (part of seq_cst): what the collector did is visible to those that it lets go. Pairs with world_runs. Adding
+  // carries into the count of stops.
+  x_stop_word.fetch_add(kStepMask + 1 - kCapture, std::memory_order_seq_cst);
   os::futex_wake_all(x_stop_word);
   x_registry.unlock();
 }
@@ -193,17 +215,16 @@ void Handshake::park(Mutator& mutator) {
         // Not by CriticalSection, whose end would park again: from here on our own handler keeps out.
         m.critical_depth.store(1, std::memory_order_relaxed);
         std::atomic_signal_fence(std::memory_order_seq_cst);
-        // Sequentially consistent, with ask(): a note that this clears belongs to a stop that stopping() sees.
+        // Sequentially consistent, with ask(): a note that this clears belongs to a stop that world_runs() sees.
         m.stop_note.store(0, std::memory_order_seq_cst);
-        if (self.stopping()) {
+        if (!self.world_runs()) {
           if (!m.stack.contains(top)) {
             usage_error(
                 "a thread uses managed memory on a stack that the collector does not know (a signal handler on an alternate "
                 "stack, or a coroutine switched by hand): its pointers there would be lost. Do not use gc:: in signal "
                 "handlers.");
           }
-          self.prepare_to_stop(m, top);
-          self.wait_until_started(m, MutatorState::parked);
+          self.stay_stopped(m, top);
         }
         std::atomic_signal_fence(std::memory_order_seq_cst);
         m.critical_depth.store(0, std::memory_order_relaxed);
@@ -211,48 +232,73 @@ void Handshake::park(Mutator& mutator) {
       &mutator);
 }
 
-void Handshake::prepare_to_stop(Mutator& mutator, void* top) {
-  mutator.capture.capture(top, mutator.stack.base, x_heap.address_range());
-  return_all(x_heap.allocator(), mutator);
+// Stopped from here to the return: captures when it is time, goes on when the world runs.
+void Handshake::stay_stopped(Mutator& mutator, const void* top) {
+  mutator.state.store(MutatorState::stopped, std::memory_order_seq_cst);
+  announce();
+  for (;;) {
+    // Acquire (part of seq_cst): see stop(), start().
+    const std::uint32_t word = x_stop_word.load(std::memory_order_seq_cst);
+    if ((word & kStepMask) == kRun) {
+      mutator.state.store(MutatorState::running, std::memory_order_seq_cst);  // S1
+      if (world_runs()) return;                                               // L1
+      mutator.state.store(MutatorState::stopped, std::memory_order_seq_cst);
+      announce();
+      continue;
+    }
+    if ((word & kStepMask) == kCapture && mutator.captured_stop.load(std::memory_order_relaxed) != word) {
+      capture(mutator, top, word);
+      announce();
+    }
+    wait_for_change(word);
+  }
 }
 
-void Handshake::wait_until_started(Mutator& mutator, MutatorState stopped) {
-  do {
-    mutator.state.store(stopped, std::memory_order_seq_cst);
-    announce();
-    wait_for_start();
-    mutator.state.store(MutatorState::running, std::memory_order_seq_cst);  // S1
-  } while (stopping());                                                     // L1
+void Handshake::capture(Mutator& mutator, const void* top, std::uint32_t stop_word) {
+  mutator.capture.capture(top, mutator.stack.base, x_heap.address_range());
+  return_all(x_heap.allocator(), mutator);
+  // Release: all of the above. Pairs with stop (acquire).
+  mutator.captured_stop.store(stop_word, std::memory_order_release);
 }
 
 void Handshake::announce() {
-  // Release: the state comes before the count. Pairs with stop (acquire).
+  // Release: the state comes before the count. Pairs with wait_for_mutators (acquire).
   x_arrivals.fetch_add(1, std::memory_order_release);
   os::futex_wake_all(x_arrivals);
 }
 
-void Handshake::wait_for_start() {
-  for (;;) {
-    // Acquire: what the collector did while we were stopped. Pairs with start (release).
-    const std::uint32_t word = x_stop_word.load(std::memory_order_acquire);
-    if ((word & 1) == 0) return;
-    os::futex_wait(x_stop_word, word);
+void Handshake::wait_for_change(std::uint32_t word) const {
+  // The next step of a stop is a few microseconds away: looking for it is quicker than sleeping, if a CPU is free.
+  for (int i = 0; i < kLooks; ++i) {
+    if (x_stop_word.load(std::memory_order_relaxed) != word) return;
+    os::relax();
   }
+  os::futex_wait(x_stop_word, word);
 }
 
 void Handshake::enter_blocked(Mutator& mutator, void* top) {
+  if (!mutator.stack.contains(top)) {
+    usage_error("a thread waits for the collector on a stack that the collector does not know: its pointers there would be "
+                "lost.");
+  }
   mutator.blocked_top = top;
   // Release (part of seq_cst): the frames from top on. Pairs with stop's load.
   mutator.state.store(MutatorState::blocked, std::memory_order_seq_cst);
-  if (stopping()) announce();  // the stopper may have seen `running` and be waiting
+  if (!world_runs()) announce();  // the stopper may have seen `running` and be waiting
 }
 
 void Handshake::leave_blocked(Mutator& mutator) {
-  // Our handler keeps out of the steps between blocked and running: it would capture what the collector may be reading.
+  // Our handler keeps out of the steps between blocked and running: it would capture what the stopper has captured.
   mutator.critical_depth.store(1, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  mutator.state.store(MutatorState::running, std::memory_order_seq_cst);        // S1
-  if (stopping()) wait_until_started(mutator, MutatorState::blocked);  // L1
+  for (;;) {
+    mutator.state.store(MutatorState::running, std::memory_order_seq_cst);  // S1
+    if (world_runs()) break;                                                // L1
+    mutator.state.store(MutatorState::blocked, std::memory_order_seq_cst);
+    announce();
+    const std::uint32_t word = x_stop_word.load(std::memory_order_seq_cst);
+    if ((word & kStepMask) != kRun) wait_for_change(word);
+  }
   std::atomic_signal_fence(std::memory_order_seq_cst);
   mutator.critical_depth.store(0, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
@@ -265,16 +311,15 @@ void Handshake::on_signal(int, siginfo_t*, void* context) {
   const int saved_errno = errno;
   Mutator& m = *mutator;
   Handshake& self = m.heap.handshake();
-  if (m.state.load(std::memory_order_relaxed) == MutatorState::running && self.stopping()) {
+  if (m.state.load(std::memory_order_relaxed) == MutatorState::running && !self.world_runs()) {
     // Everything that the interrupted frames hold lies between this signal frame (registers, vector state) and the base of
     // the stack; the red zone below the interrupted stack pointer is in between.
     if (m.in_unit.load(std::memory_order_relaxed) != 0 || m.critical_depth.load(std::memory_order_relaxed) != 0 ||
         !m.stack.contains(context)) {
       m.stop_note.store(1, std::memory_order_relaxed);
     } else {
-      self.prepare_to_stop(m, context);
       m.stop_note.store(0, std::memory_order_relaxed);  // of this stop; of the next one there is no note before its signal
-      self.wait_until_started(m, MutatorState::parked);
+      self.stay_stopped(m, context);
     }
   }
   errno = saved_errno;

@@ -1,21 +1,33 @@
 // Stopping the world and starting it again; the registry of mutators.
 //
-// The stopper holds the registry's lock from stop() to start(), so no thread joins or leaves meanwhile. It makes the stop
-// word odd and asks every running mutator to stop: by a real-time signal, or, in builds where signals are delayed
-// (ThreadSanitizer), by the stop note that every unit tests on its way out. A mutator stops in one of three ways:
+// The stopper holds the registry's lock from stop() to start(), so no thread joins or leaves meanwhile. A stop has two steps,
+// told by the low bits of the stop word:
 //
-//   signal   the handler finds it outside of units and critical sections, captures registers and stack, and waits
-//   note     the handler finds it inside: it leaves the note; the thread parks itself on the way out
-//   blocked  it is inside blocking_call, its frames frozen: nothing to do; it cannot leave before the world starts
+//   stop     every running mutator is asked to stop: by a real-time signal, or, in builds where signals are delayed
+//            (ThreadSanitizer), by the stop note that every unit tests on its way out
+//   capture  once none runs any more, each captures its own stack and returns its claims, all in parallel; the stopper does it
+//            for those that are blocked
+//   run      start()
 //
-//   thread, leaving parked or blocked          stopper
-//     S1  state = running                        S2  stop word = odd
-//     L1  load stop word: odd? go back           L2  load state: not running? it is stopped
+// Invariant [handshake.one-instant]: no stack is captured before every mutator has stopped, none runs before every stack has
+//   been captured: the captures are one instant. (A thread may write a reference into another one's frame, so captures
+//   taken one after another, each as its thread stops, could miss it in both.)
+//
+// A mutator stops in one of three ways:
+//
+//   signal   the handler finds it outside of units and critical sections; everything happens inside the handler
+//   note     the handler finds it inside: it leaves the note; the thread stops by itself on the way out
+//   blocked  it is inside blocking_call, its frames frozen: nothing to do; it cannot leave before the world runs
+//
+//   thread, leaving stopped or blocked         stopper
+//     S1  state = running                        S2  stop word = stop
+//     L1  load stop word: not run? go back       L2  load state: not running? it is stopped
 //
 // Invariant [handshake.dekker]: the four are sequentially consistent, so L1 sees S2 or L2 sees S1: a mutator that the
-//   stopper took for stopped finds the stop word odd before it returns to the program, and goes back without having run.
-// Invariant [handshake.capture-once]: a mutator captures (and returns its claims) before it says `parked` for the first time,
-//   never while going back, so the collector may read the capture whenever state is not running.
+//   stopper took for stopped finds the stop word not at run before it returns to the program, and goes back without having
+//   run.
+// Invariant [handshake.capture-once]: a mutator's capture is written only at the step `capture`, by the one side that state
+//   and captured_stop name; between stop() and start() the collector may read it.
 // Invariant [handshake.no-host-lock]: between stop() and start() nothing here or in what runs there allocates from malloc, uses
 //   stdio, or calls the loader.
 //
@@ -61,10 +73,6 @@ class Handshake {
     for (Mutator* m = x_first; m != nullptr; m = m->next) fn(*m);
   }
 
-  // Captures the stack from `top` on and returns the claims: by the mutator (or its handler) before it says `parked`; by the
-  // collector, with the world stopped, for one that is blocked.
-  void prepare_to_stop(Mutator& mutator, void* top);
-
   std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }
   int signal() const { return x_signal; }
 
@@ -77,10 +85,19 @@ class Handshake {
   static void on_signal(int signal, siginfo_t* info, void* context);
   static void park_hook(detail::thread_cache& cache);
 
-  bool stopping() const { return (x_stop_word.load(std::memory_order_seq_cst) & 1) != 0; }
-  void wait_for_start();
+  // The two low bits of the stop word; the others count stops.
+  static constexpr std::uint32_t kRun = 0;
+  static constexpr std::uint32_t kStop = 1;
+  static constexpr std::uint32_t kCapture = 2;
+  static constexpr std::uint32_t kStepMask = 3;
+
+  bool world_runs() const { return (x_stop_word.load(std::memory_order_seq_cst) & kStepMask) == kRun; }
+  void wait_for_change(std::uint32_t word) const;
   void announce();
-  void wait_until_started(Mutator& mutator, MutatorState stopped);
+  void capture(Mutator& mutator, const void* top, std::uint32_t stop_word);
+  void stay_stopped(Mutator& mutator, const void* top);
+  template <class Done>
+  void wait_for_mutators(Done is_done);
   void ask(Mutator& mutator);
   void name_laggards(std::uint64_t waited_ns);
 
@@ -93,9 +110,9 @@ class Handshake {
   Mutator* x_first = nullptr;  // guarded by x_registry
   std::atomic<std::size_t> x_count{0};
 
-  // Odd from stop() to start(). Written by the stopper, waited for by stopped mutators.
+  // Written by the stopper, waited for by those that it has stopped.
   std::atomic<std::uint32_t> x_stop_word{0};
-  // Counts mutators that have said that they are stopped; the stopper waits for it to change.
+  // Counts what mutators say; the stopper waits for it to change.
   std::atomic<std::uint32_t> x_arrivals{0};
 };
 

@@ -51,6 +51,7 @@ bool Heap::create(const options& wanted) {
   x_settings.hard_limit_bytes = o.hard_limit_bytes;
   x_settings.min_heap_bytes = o.min_heap_bytes;
   x_settings.gctrace = o.gctrace;
+  x_settings.gcstoptheworld = o.gcstoptheworld;
   x_settings.stress = o.stress;
   x_settings.tinybuffers = o.tinybuffers;
   x_allocator.clobber_free = o.clobberfree != 0;

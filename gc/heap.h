@@ -22,6 +22,7 @@ struct Settings {
   std::atomic<std::uint64_t> hard_limit_bytes{no_limit};
   std::atomic<std::uint64_t> min_heap_bytes{0};
   int gctrace = 0;
+  int gcstoptheworld = 1;
   int stress = 0;
   int tinybuffers = 0;
 };

@@ -19,8 +19,8 @@ struct Marker::Tracer : tracer {
   Marker& marker;
 };
 
-Marker::Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet)
-    : x_allocator(allocator), x_map(allocator.map), x_queue(pool, own_packet) {}
+Marker::Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet, std::size_t packet_entries)
+    : x_allocator(allocator), x_map(allocator.map), x_queue(pool, own_packet, packet_entries) {}
 
 void Marker::begin(ConstructionTest under_construction) {
   x_under_construction = under_construction;
@@ -192,7 +192,7 @@ void Marker::scan_offsets(const char* part, const detail::WordOffsets& offsets) 
 
 void Marker::mark_construction(const void* address) {
   const Cell cell = find_allocated_cell(x_map, reinterpret_cast<std::uintptr_t>(address));
-  check(static_cast<bool>(cell), "cell.construction", {reinterpret_cast<std::uintptr_t>(address)});
+  if (!cell) return;  // its constructor has thrown, and it has been given back
   if (!shade(cell.span, cell.index, Markers::one)) return;
   ++x_marked_objects;
   x_marked_bytes += cell.bytes();

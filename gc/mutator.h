@@ -15,19 +15,23 @@ class Heap;
 // What a mutator is doing, as far as a stop is concerned (handshake.h).
 enum class MutatorState : std::uint32_t {
   running,  // may touch managed memory at any instruction: must be stopped
-  parked,   // stopped: waits for the world to start; its stack is captured
+  stopped,  // waits for the world to start; captures its stack when everyone has stopped
   blocked,  // inside blocking_call or a wait of the library: its frames are frozen from blocked_top on
 };
 
 struct Mutator : LocalCache {
-  Mutator(Heap& heap_, std::uintptr_t* capture_words) : heap(heap_), capture(capture_words) {}
+  Mutator(Heap& heap_, std::uintptr_t* capture_words, std::size_t capture_capacity)
+      : heap(heap_), capture(capture_words, capture_capacity) {}
 
   Heap& heap;
   // Written by the owner (or its handler), read by the collector (handshake.h says how they are ordered).
   std::atomic<MutatorState> state{MutatorState::running};
   std::int32_t thread = 0;  // the kernel's id
   StackBounds stack;
-  StackCapture capture;     // owner while it stops; collector while state is not running
+  StackCapture capture;
+  // The stop (value of the stop word) that `capture` belongs to. Written by who captured, the owner or the stopper; read by
+  // the stopper.
+  std::atomic<std::uint32_t> captured_stop{0};
   void* blocked_top = nullptr;
   TlsBlocks tls;
   std::uint64_t next_stress_at = 0;  // stress=n: the value of claimed_cells at which to collect next

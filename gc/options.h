@@ -1,4 +1,4 @@
-// The environment, read once when the heap is built: api.md's variables -> options.
+// The environment, read once when the heap is built: the README's variables -> options.
 //
 // Bad input never stops a program: each malformed value costs one line that names the variable, the
 // value and the grammar, and leaves the default. An empty variable counts as unset, as in Go.

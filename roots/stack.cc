@@ -21,7 +21,7 @@ namespace tricolor::impl {
   for (; word < end; ++word) {
     const std::uintptr_t value = *word;
     if (!range.contains(value)) continue;
-    if (count == kCapacity) {
+    if (count == x_capacity) {
       x_complete = false;
       break;
     }

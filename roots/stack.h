@@ -4,6 +4,7 @@
 // thread attached. It runs in the thread's own signal handler (all threads capture in parallel) or at a poll, and touches
 // plain memory only.
 //
+// Invariant [stack.bounds]: an attached thread's stack is known; where glibc cannot tell, nothing would keep its objects.
 // Invariant [stack.one-instant]: no thread goes on before every capture of the same stop is complete.
 #pragma once
 
@@ -26,7 +27,8 @@ class StackCapture {
   static constexpr std::size_t kCapacity = 4096;
   static constexpr std::size_t kBytes = kCapacity * sizeof(std::uintptr_t);
 
-  explicit StackCapture(std::uintptr_t* words) : x_words(words) {}
+  // `words` has room for `capacity` (at most kCapacity; fewer to test the overflow).
+  StackCapture(std::uintptr_t* words, std::size_t capacity) : x_words(words), x_capacity(capacity) {}
 
   // Keeps the words of [top, base) that lie in `range`. `top` is rounded up to a word.
   void capture(const void* top, const void* base, AddressRange range);
@@ -42,6 +44,7 @@ class StackCapture {
 
  private:
   std::uintptr_t* const x_words;
+  const std::size_t x_capacity;
   std::size_t x_count = 0;
   bool x_complete = true;
   const void* x_top = nullptr;

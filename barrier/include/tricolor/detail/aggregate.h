@@ -1,11 +1,11 @@
 // The members of an aggregate, found at compile time: hands off.
 //
-//   counting  An initialiser of k empty pairs of braces fits when there are at least k elements, and no
-//             element takes more than one pair: arrays, nested aggregates and bit-fields count exactly.
-//             Where `{}` does not initialise an element (a reference, a class without a default
-//             constructor), values that convert to anything are used instead; an array then takes
-//             as many of them as it has elements (brace elision), which is found out and subtracted.
-//   bases     Elements that take a value which converts to bases of T only. Bases come first.
+//   counting  An initialiser of k empty pairs of braces fits when there are at least k elements, and
+//             no element takes more than one pair: arrays, nested aggregates and bit-fields count
+//             exactly. Where `{}` does not initialise an element (a reference, a class without a
+//             default constructor), values that convert to anything are used instead; an array
+//             then takes as many of them as it has elements (brace elision), which is found out.
+//   bases     The first elements that take a value which converts to bases of T only.
 //   members   Structured bindings of as many names as there are members: their types and places.
 //
 // Nothing here is evaluated, and no object is made.
@@ -42,46 +42,57 @@ struct Appended<TypeList<L...>, T> {
 template <class List, class T>
 using Append = typename Appended<List, T>::type;
 
-// What initialisers are tried with. The conversions are const, so that a constructor that takes
-// anything, as std::optional has, is preferred to them.
+// What initialisers are tried with; no conversion is ever called. They are const, so that a
+// constructor that takes anything, as std::optional has, is preferred to them; and defined, since
+// compilers look into such constructors.
 struct NoValue {};
 struct AnyValue {
   template <class U>
-  operator U() const noexcept;
+  operator U() const noexcept {
+    __builtin_unreachable();
+  }
 };
 struct AnyReference {
   template <class U>
-  operator U&() const noexcept;
+  operator U&() const noexcept {
+    __builtin_unreachable();
+  }
 };
 // Fits references only: whatever else is initialised prefers the deleted conversion.
 struct OnlyReference {
   template <class U>
-  operator U&() const noexcept;
+  operator U&() const noexcept {
+    __builtin_unreachable();
+  }
   template <class U>
   operator U() noexcept = delete;
 };
 template <class T>
-struct AnyBase {
+struct AnyBaseWithFields {
   template <class U>
-    requires(std::is_base_of_v<U, T> && !std::is_same_v<U, T>)
-  operator U() const noexcept;
+  requires(std::is_base_of_v<U, T> && !std::is_same_v<U, T> && !std::is_empty_v<U>) operator U()
+      const noexcept {
+    __builtin_unreachable();
+  }
 };
-template <class T>
-struct AnyEmptyBase {
-  template <class U>
-    requires(std::is_base_of_v<U, T> && !std::is_same_v<U, T> && std::is_empty_v<U>)
-  operator U() const noexcept;
+template <class U>
+struct AnyDerived {
+  template <class V>
+  requires std::is_base_of_v<U, V>
+  operator V() const noexcept { __builtin_unreachable(); }
 };
 
 // Does T{before..., {inside...}, after...} fit? With void for Inside: T{before..., after...}.
 template <class T, class Before, class Inside, class After>
 inline constexpr bool takes_values = false;
 template <class T, class... B, class... A>
-inline constexpr bool takes_values<T, TypeList<B...>, void, TypeList<A...>> =
-    requires { T{B{}..., A{}...}; };
+inline constexpr bool takes_values<T, TypeList<B...>, void, TypeList<A...>> = requires {
+  T{B{}..., A{}...};
+};
 template <class T, class... B, class... I, class... A>
-inline constexpr bool takes_values<T, TypeList<B...>, TypeList<I...>, TypeList<A...>> =
-    requires { T{B{}..., {I{}...}, A{}...}; };
+inline constexpr bool takes_values<T, TypeList<B...>, TypeList<I...>, TypeList<A...>> = requires {
+  T{B{}..., {I{}...}, A{}...};
+};
 
 template <class T, std::size_t kBraces = 0>
 constexpr std::size_t count_braces() {
@@ -89,7 +100,8 @@ constexpr std::size_t count_braces() {
     return kUnknown;
   } else if constexpr (takes_braces<T, kBraces + 1>) {
     return count_braces<T, kBraces + 1>();
-  } else if constexpr (takes_braces<T, kBraces, AnyValue> || takes_braces<T, kBraces, AnyReference>) {
+  } else if constexpr (takes_braces<T, kBraces, AnyValue> ||
+                       takes_braces<T, kBraces, AnyReference>) {
     return kUnknown;  // one more element, which braces do not initialise
   } else {
     return kBraces;
@@ -117,14 +129,16 @@ constexpr std::size_t count_values() {
   }
 }
 
-// How many of the kAll values go to the element that takes the value kAt. Only if that is an array of
-// n elements do n values in braces leave room for the other values and for none more.
+// How many of the kAll values go to the element that takes the value kAt. Only if that is an array
+// of n elements do n values in braces leave room for the other values and for none more.
 template <class T, class V, std::size_t kAll, std::size_t kAt, std::size_t kSize = kAll - kAt>
 constexpr std::size_t values_of_element() {
   if constexpr (kSize < 2) {
     return 1;
-  } else if constexpr (takes_values<T, Repeat<V, kAt>, Repeat<V, kSize>, Repeat<V, kAll - kAt - kSize>> &&
-                       !takes_values<T, Repeat<V, kAt>, Repeat<V, kSize>, Repeat<V, kAll - kAt - kSize + 1>>) {
+  } else if constexpr (takes_values<T, Repeat<V, kAt>, Repeat<V, kSize>,
+                                    Repeat<V, kAll - kAt - kSize>> &&
+                       !takes_values<T, Repeat<V, kAt>, Repeat<V, kSize>,
+                                     Repeat<V, kAll - kAt - kSize + 1>>) {
     return kSize;
   } else {
     return values_of_element<T, V, kAll, kAt, kSize - 1>();
@@ -142,13 +156,15 @@ constexpr std::size_t count_elements_of_values() {
   }
 }
 
-// The elements (bases, then members) of the aggregate T: how many, and can they be initialised with ...?
+// The elements (bases, then members) of the aggregate T: how many, and can they be initialised with
+// ...?
 template <class T>
 struct Elements {
   static constexpr std::size_t kBraces = count_braces<T>();
   static constexpr std::size_t kValues = kBraces == kUnknown ? count_values<T, AnyValue>() : 0;
   using Value = std::conditional_t<kValues == kUnknown, AnyReference, AnyValue>;
-  static constexpr std::size_t kAll = kValues == kUnknown ? count_values<T, AnyReference>() : kValues;
+  static constexpr std::size_t kAll =
+      kValues == kUnknown ? count_values<T, AnyReference>() : kValues;
 
   // kUnknown when there are too many, or when some cannot be initialised by these means.
   static constexpr std::size_t kCount =
@@ -189,22 +205,43 @@ struct Elements {
   }
 };
 
-template <class T, class... Empty>
-constexpr std::size_t count_empty_bases() {
-  if constexpr (Elements<T>::template begin_with<Empty..., AnyEmptyBase<T>>()) {
-    return count_empty_bases<T, Empty..., AnyEmptyBase<T>>();
-  } else {
-    return sizeof...(Empty);
-  }
-}
+// Is one of the first elements a U, or derived from it? The elements before it take Before.
+template <class T, class U, class Before, class... First>
+inline constexpr bool starts_with_derived = false;
+template <class T, class U, class... Before, class Next, class... First>
+inline constexpr bool starts_with_derived<T, U, TypeList<Before...>, Next, First...> =
+    Elements<T>::template begin_with<Before..., AnyDerived<U>>() ||
+    starts_with_derived<T, U, TypeList<Before..., Next>, First...>;
 
-template <class T, class... Empty>
-constexpr bool has_base_after() {
-  return Elements<T>::template begin_with<Empty..., AnyBase<T>>();
-}
-template <class T, std::size_t... I>
-constexpr bool has_base_with_fields(std::index_sequence<I...>) {
-  return has_base_after<T, typename Repeated<AnyEmptyBase<T>, I>::type...>();
+// The next empty base after those that take Before. A member that has the type of a base is none.
+template <class T, class... Before>
+struct NextEmptyBase {
+  template <class U>
+  requires(std::is_base_of_v<U, T> && !std::is_same_v<U, T> && std::is_empty_v<U> &&
+           !starts_with_derived<T, U, TypeList<>, Before...>)
+  operator U() const noexcept {
+    __builtin_unreachable();
+  }
+};
+
+template <class... Base>
+struct EmptyBases {
+  static constexpr std::size_t kCount = sizeof...(Base);
+
+  template <class T>
+  static constexpr bool precede_base_with_fields() {
+    return Elements<T>::template begin_with<Base..., AnyBaseWithFields<T>>();
+  }
+};
+
+template <class T, class... Found>
+constexpr auto find_empty_bases() {
+  using Next = NextEmptyBase<T, Found...>;
+  if constexpr (Elements<T>::template begin_with<Found..., Next>()) {
+    return find_empty_bases<T, Found..., Next>();
+  } else {
+    return EmptyBases<Found...>{};
+  }
 }
 
 struct ListTypes {
@@ -214,14 +251,13 @@ struct ListTypes {
   }
 };
 
-// What there is to know of the aggregate T; kMembers must be at most kMaxMembers for the rest.
+// What there is to know of the aggregate T.
 template <class T>
 struct Aggregate {
-  static constexpr std::size_t kEmptyBases = count_empty_bases<T>();
-  static constexpr bool kBaseWithFields =
-      has_base_with_fields<T>(std::make_index_sequence<kEmptyBases>{});
+  using Bases = decltype(find_empty_bases<T>());
+  static constexpr bool kBaseWithFields = Bases::template precede_base_with_fields<T>();
   static constexpr std::size_t kMembers =
-      Elements<T>::kCount == kUnknown ? kUnknown : Elements<T>::kCount - kEmptyBases;
+      Elements<T>::kCount == kUnknown ? kUnknown : Elements<T>::kCount - Bases::kCount;
 };
 
 // The members' types, without const and without reference.
@@ -230,16 +266,19 @@ using members_of =
     decltype(Bindings<Aggregate<T>::kMembers>::bind(std::declval<const T&>(), ListTypes{}));
 
 template <class M>
-concept Complete = std::is_object_v<M> && requires { sizeof(M); };
+concept Complete = std::is_object_v<M> && requires {
+  sizeof(M);
+};
 
-// Is a member of T a reference? The bindings do not tell. An rvalue reference is found only where all members
-// have standard layout: the class then has it too, unless one is a reference.
+// Is a member of T a reference? The bindings do not tell. An rvalue reference is found only where
+// all members have standard layout: the class then has it too, unless one is a reference.
 template <class T, class... M>
 constexpr bool has_reference(TypeList<M...>) {
   if constexpr (!(Complete<M> && ...) || Elements<T>::template any_takes<OnlyReference>()) {
     return true;  // no member is incomplete
   } else {
-    return Aggregate<T>::kEmptyBases == 0 && (std::is_standard_layout_v<M> && ...) && !std::is_standard_layout_v<T>;
+    return Aggregate<T>::Bases::kCount == 0 && (std::is_standard_layout_v<M> && ...) &&
+           !std::is_standard_layout_v<T>;
   }
 }
 

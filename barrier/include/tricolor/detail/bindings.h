@@ -1,5 +1,6 @@
-// Two tables that C++20 cannot spell as templates: hands off. A pack expansion makes neither an empty
-// pair of braces nor a structured binding, so they are written out up to kMaxMembers. See aggregate.h.
+// Two tables that C++20 cannot spell as templates: hands off. A pack expansion makes neither an
+// empty pair of braces nor a structured binding, so they are written out up to kMaxMembers. See
+// aggregate.h.
 #pragma once
 
 #include <cstddef>

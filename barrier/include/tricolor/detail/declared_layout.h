@@ -43,8 +43,10 @@ inline constexpr bool is_trailing<trailing<E>> = true;
 // The fields of a class: pointers to data members, trailing<E>{}, and the lists of its bases.
 template <class... F>
 constexpr detail::FieldList<F...> fields(F... f) {
-  static_assert(((std::is_member_object_pointer_v<F> || detail::is_trailing<F> || detail::is_field_list<F>) && ...),
-                "tricolor: gc::fields takes pointers to data members (&T::a), gc::trailing<E>{}, and the gc_fields "
+  static_assert(((std::is_member_object_pointer_v<F> || detail::is_trailing<F> ||
+                  detail::is_field_list<F>)&&...),
+                "tricolor: gc::fields takes pointers to data members (&T::a), gc::trailing<E>{}, "
+                "and the gc_fields "
                 "of bases");
   return {std::tuple<F...>(f...)};
 }

@@ -1,5 +1,5 @@
-// type_info of a type: hands off. Made once a type, when it is registered: the places of its managed words, or
-// a function that visits them.
+// type_info of a type: hands off. Made once a type, when it is registered: the places of its
+// managed words, or a function that visits them.
 #pragma once
 
 #include <tricolor/detail/scan.h>
@@ -30,10 +30,10 @@ constexpr ScanMode mode_of(ScanMode mode, std::size_t words) {
 template <class T>
 inline constexpr ScanMode scan_mode = mode_of(scan_of<T>::mode, scan_of<T>::words);
 
-// --------------------------------------------------------------------------------------- where members are
+// ------------------------------------------------------------------------------- where members are
 
-// Stands in for an object of T where only the addresses of members are asked for. Nobody writes to it, and what is
-// read (bit-fields, to no purpose) is zero.
+// Stands in for an object of T where only the addresses of members are asked for. Nobody writes to
+// it, and what is read (bit-fields, to no purpose) is zero.
 template <class T>
 struct Stencil {
   alignas(T) static inline constinit char storage[sizeof(T)] = {};
@@ -42,18 +42,19 @@ struct Stencil {
 
   template <class M>
   static std::size_t offset_of(const M& member) {
-    return static_cast<std::size_t>(reinterpret_cast<const char*>(std::addressof(member)) - storage);
+    return static_cast<std::size_t>(reinterpret_cast<const char*>(std::addressof(member)) -
+                                    storage);
   }
 };
 
-// A data member pointer is the member's offset (Itanium C++ ABI). The cast also reaches members of bases that T
-// inherits privately; check_layout has seen that C is a base.
+// A data member pointer is the member's offset (Itanium C++ ABI). The cast also reaches members of
+// bases that T inherits privately; check_layout has seen that C is a base.
 template <class T, class F, class C>
 std::size_t offset_of_member(F C::*member) {
   return static_cast<std::size_t>(std::bit_cast<std::ptrdiff_t>((F T::*)(member)));
 }
 
-// -------------------------------------------------------------------------------------------------- walking
+// ----------------------------------------------------------------------------------------- walking
 
 // Calls the visitor with everything in the T that lies `offset` bytes from the start of a cell:
 //   word(offset)                a managed word
@@ -97,11 +98,9 @@ template <class T, class E, class Visitor>
 void walk_field(std::size_t, trailing<E>, Visitor&) {}  // behind the object
 template <class T, class... F, class Visitor>
 void walk_field(std::size_t offset, const FieldList<F...>& list, Visitor& visitor) {
-  std::apply([&](const F&... fields) { (walk_field<T>(offset, fields, visitor), ...); }, list.fields);
+  std::apply([&](const F&... fields) { (walk_field<T>(offset, fields, visitor), ...); },
+             list.fields);
 }
-
-template <class... A>
-typename WordsOfAll<void, std::remove_cv_t<A>...>::type words_of_variant(std::type_identity<std::variant<A...>>);
 
 template <class T, class Visitor>
 void walk(std::size_t offset, Visitor& visitor) {
@@ -109,7 +108,8 @@ void walk(std::size_t offset, Visitor& visitor) {
     using Plain = std::remove_cv_t<T>;
     constexpr Shape shape = shape_of<T>::shape;
     if constexpr (shape == Shape::managed_words) {
-      for (std::size_t i = 0; i < managed_words_in_front<Plain>; ++i) visitor.word(offset + i * sizeof(void*));
+      for (std::size_t i = 0; i < managed_words_in_front<Plain>; ++i)
+        visitor.word(offset + i * sizeof(void*));
     } else if constexpr (shape == Shape::conservative) {
       visitor.words_between(offset, offset + sizeof(T));
     } else if constexpr (shape == Shape::built_in_array) {
@@ -119,7 +119,7 @@ void walk(std::size_t offset, Visitor& visitor) {
     } else if constexpr (shape == Shape::optional) {
       walk<typename T::value_type>(offset, visitor);  // the flag comes after the value
     } else if constexpr (shape == Shape::variant) {
-      walk<decltype(words_of_variant(std::type_identity<Plain>{}))>(offset, visitor);  // so does the index
+      walk<typename VariantWords<Plain>::type>(offset, visitor);  // so does the index
     } else if constexpr (shape == Shape::fields) {
       walk_field<Plain>(offset, declared_fields<Plain>(), visitor);
     } else if constexpr (shape == Shape::traced) {
@@ -130,7 +130,7 @@ void walk(std::size_t offset, Visitor& visitor) {
   }
 }
 
-// ------------------------------------------------------------------------------------------------- visitors
+// ---------------------------------------------------------------------------------------- visitors
 
 // Lists managed words in ascending order, each once.
 template <std::size_t kMost>
@@ -157,8 +157,8 @@ class Reporter {
   void word(std::size_t offset) {
     // The word is an atomic<T*> of one T or another, or any object's bytes.
     using Word [[gnu::may_alias]] = const void*;
-    // Acquire: what was written into the object before its address was stored here is seen by whoever scans it.
-    // Pairs with barriered_store (release).
+    // Acquire: what was written into the object before its address was stored here is seen by
+    // whoever scans it. Pairs with barriered_store (release).
     x_tracer(__atomic_load_n(reinterpret_cast<const Word*>(x_cell + offset), __ATOMIC_ACQUIRE));
   }
   void words_between(std::size_t offset, std::size_t end) {
@@ -174,7 +174,7 @@ class Reporter {
   tracer& x_tracer;
 };
 
-// ------------------------------------------------------------------------------------------------ type_info
+// --------------------------------------------------------------------------------------- type_info
 
 // The managed words of a T, whose mode is `words`.
 template <class T>
@@ -195,7 +195,8 @@ void trace_object(const void* cell, tracer& t) noexcept {
 
 // The number of elements, or of trailing bytes, lies in the word just before them.
 inline std::size_t count_before(const void* cell, std::size_t offset) {
-  return *reinterpret_cast<const std::size_t*>(static_cast<const char*>(cell) + offset - sizeof(std::size_t));
+  return *reinterpret_cast<const std::size_t*>(static_cast<const char*>(cell) + offset -
+                                               sizeof(std::size_t));
 }
 
 template <class T>
@@ -231,7 +232,8 @@ const type_info& object_type_info() {
 template <class T>
 const type_info& array_type_info() {
   static const type_info info = [] {
-    constexpr std::size_t align = alignof(T) > alignof(std::size_t) ? alignof(T) : alignof(std::size_t);
+    constexpr std::size_t align =
+        alignof(T) > alignof(std::size_t) ? alignof(T) : alignof(std::size_t);
     type_info made = blank_type_info<T[]>(align, scan_mode<T>);
     if constexpr (scan_mode<T> == ScanMode::words) {
       made.tail_offset = static_cast<std::uint32_t>(kArrayHeaderBytes<T>);
@@ -244,10 +246,10 @@ const type_info& array_type_info() {
   return info;
 }
 
-// ----------------------------------------------------------------------------------------- trailing storage
+// -------------------------------------------------------------------------------- trailing storage
 
-// make_extra: [T] [number of trailing bytes] [trailing bytes]. The bytes begin here; their number lies in the word
-// just before.
+// make_extra: [T] [number of trailing bytes] [trailing bytes]. The bytes begin here; their number
+// lies in the word just before.
 template <class T>
 inline constexpr std::size_t kExtraOffset = [] {
   const std::size_t number_end = (sizeof(T) + 7) / 8 * 8 + sizeof(std::size_t);
@@ -267,7 +269,8 @@ inline constexpr ScanMode extra_scan_mode = [] {
   }
 }();
 
-// Trailing storage that is not a whole number of elements long ends with a part of one, which is not visited.
+// Trailing storage that is not a whole number of elements long ends with a part of one, which is
+// not visited.
 template <class T>
 void trace_extra(const void* cell, tracer& t) noexcept {
   trace_object<T>(cell, t);
