@@ -56,8 +56,9 @@ bool Central::claim_from(PageRecord* span, std::uint32_t wanted, Claim& out) {
   std::uint32_t found = 0;
   for (; w < words && (found == 0 || w - out.first_word < Claim::kWords) && found < wanted; ++w) {
     const std::uint64_t exists = w == words - 1 && cells % 64 != 0 ? (std::uint64_t{1} << (cells % 64)) - 1 : ~std::uint64_t{0};
-    // Relaxed: cells only become free behind our back (returned claims), never taken; the lock orders the takers.
-    std::uint64_t free = ~allocs[w].load(std::memory_order_relaxed) & exists;
+    // Cells only become free behind our back (returned claims), never taken; the lock orders the takers. Acquire: what
+    // their last owner wrote to them. Pairs with return_bits (release).
+    std::uint64_t free = ~allocs[w].load(std::memory_order_acquire) & exists;
     if (free == 0) continue;
     if (found == 0) {
       out = Claim{.span = span, .first_word = w, .needs_zero = span->needs_zero != 0};

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "alloc/cell.h"
+#include "alloc/sweep_span.h"
 
 namespace tricolor::detail {
 inline namespace abi1 {
@@ -33,9 +34,8 @@ std::atomic<detail::thread_cache* (*)()> attach_hook{nullptr};
 
 // Clears alloc bits of cells that were never used.
 void return_bits(BitWord& word, std::uint64_t bits) {
-  // Relaxed: the cells carry no data; whoever claims them next takes the kind's lock, and a missed update of this word only
-  // makes it claim them later.
-  if (bits != 0) word.fetch_and(~bits, std::memory_order_relaxed);
+  // Release: what we wrote to the cells (zeros, a constructor that threw). Pairs with Central::claim_from (acquire).
+  if (bits != 0) word.fetch_and(~bits, std::memory_order_release);
 }
 
 // A multiple of 8 bytes. Short runs are common, and a call of memset costs more than they do.
@@ -167,11 +167,15 @@ void return_cell(Allocator& allocator, LocalCache& cache, char* cell) {
   const std::size_t bytes = found.bytes();
   if (span->noscan == 0) std::memset(cell, 0, bytes);
   if (span->kind->cell_bytes == 0) return;  // large: the next sweep takes it
-  detail::run& run = cache.runs[span->kind->id];
-  if (run.cur == cell + bytes) {  // the last one handed out: simply take it back
+  const std::uint32_t id = span->kind->id;
+  detail::run& run = cache.runs[id];
+  // The last one handed out: simply take it back. (Not into a run that begins in the next span.)
+  if (run.cur == cell + bytes && cache.claims[id].span == span) {
     run.cur = cell;
     return;
   }
+  // A cycle has run since it was allocated: its bits are the sweeper's, which finds it marked. The next cycle takes it.
+  if (!is_swept(allocator, span)) return;
   return_bits(alloc_words(span)[found.index / 64], std::uint64_t{1} << (found.index % 64));
   allocator.count_returned(bytes);
 }

@@ -87,11 +87,15 @@ void Cycle::mark_roots() {
   Handshake& handshake = x_heap.handshake();
   // Invariant [cell.construction]: a cell whose constructor has not returned is marked before anything else can find it, so
   // that it is never queued and its trace function never called.
-  handshake.for_each_mutator([this](Mutator& m) {
-    for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) {
-      if (c->cell != nullptr) x_marker->mark_construction(c->cell);
-    }
-  });
+  const auto for_each_construction = [&](void (Marker::*visit)(const void*)) {
+    handshake.for_each_mutator([&](Mutator& m) {
+      for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) {
+        if (c->cell != nullptr) (x_marker->*visit)(c->cell);
+      }
+    });
+  };
+  for_each_construction(&Marker::keep_construction);
+  for_each_construction(&Marker::scan_construction);
   handshake.for_each_mutator([this](Mutator& m) { mark_mutator(m); });
   for (const Segment& segment : x_segments) mark_segment(segment);
   x_heap.roots().for_each([this](void* word) {
@@ -310,7 +314,7 @@ void Cycle::serve() {
     std::uint32_t requested = 0;
     {
       const Guard guard(x_lock);
-      if (x_end_thread) {
+      if (x_end_thread && reached(x_started.load(std::memory_order_relaxed), x_requested)) {
         x_end_thread = false;
         x_has_thread = false;
         return;

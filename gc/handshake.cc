@@ -18,10 +18,14 @@ constexpr std::uint64_t kAskAgainNs = 1'000'000;
 constexpr int kLooks = 100;  // a few microseconds
 
 // Where glibc's own use of real-time signals ends; from there on the first that nobody handles is ours.
+bool is_free(int signal) {
+  struct sigaction now;
+  return sigaction(signal, nullptr, &now) == 0 && (now.sa_flags & SA_SIGINFO) == 0 && now.sa_handler == SIG_DFL;
+}
+
 int choose_signal() {
   for (int signal = SIGRTMAX - 2; signal > SIGRTMIN; --signal) {
-    struct sigaction now;
-    if (sigaction(signal, nullptr, &now) == 0 && (now.sa_flags & SA_SIGINFO) == 0 && now.sa_handler == SIG_DFL) return signal;
+    if (is_free(signal)) return signal;
   }
   return 0;
 }
@@ -36,8 +40,16 @@ bool Handshake::create(int signal, std::uint64_t warn_after_ns) {
       }) != 0) {
     return false;
   }
-  x_signal = signal != 0 ? signal : choose_signal();
-  if (x_signal == 0) return false;
+  x_signal = signal;
+  if (signal == 0 || signal == SIGKILL || signal == SIGSTOP || !is_free(signal)) {
+    x_signal = choose_signal();
+    if (x_signal == 0) return false;
+    if (signal != 0) {
+      LineBuffer<160> line;
+      line.text("tricolor: signal=").number(signal).text(" is taken or cannot be caught; signal ").number(x_signal);
+      log_line(line.text(" stops threads instead").view());
+    }
+  }
   struct sigaction action = {};
   action.sa_sigaction = on_signal;
   // Nothing of the host's runs on top of a stopped thread, so all signals wait. On the thread's own stack: the host's

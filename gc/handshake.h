@@ -53,8 +53,8 @@ class Handshake {
  public:
   explicit Handshake(Heap& heap) : x_heap(heap) {}
 
-  // Installs the handler of the stop signal and the thread-exit hook. `signal` 0 chooses a free real-time signal. False
-  // when the signal is taken by the host or cannot be used.
+  // Installs the handler of the stop signal and the thread-exit hook. `signal` 0 chooses a free real-time signal, and so does
+  // one that cannot be used, with a line on stderr. False when there is none.
   bool create(int signal, std::uint64_t warn_after_ns);
 
   // The calling thread's mutator, made if need be; null when memory is refused. Keeps the host's signal mask but for the

@@ -190,13 +190,17 @@ void Marker::scan_offsets(const char* part, const detail::WordOffsets& offsets) 
   }
 }
 
-void Marker::mark_construction(const void* address) {
+void Marker::keep_construction(const void* address) {
   const Cell cell = find_allocated_cell(x_map, reinterpret_cast<std::uintptr_t>(address));
   if (!cell) return;  // its constructor has thrown, and it has been given back
   if (!shade(cell.span, cell.index, Markers::one)) return;
   ++x_marked_objects;
   x_marked_bytes += cell.bytes();
-  mark_range(address, static_cast<const char*>(address) + cell.bytes());
+}
+
+void Marker::scan_construction(const void* address) {
+  const Cell cell = find_allocated_cell(x_map, reinterpret_cast<std::uintptr_t>(address));
+  if (cell) mark_range(address, static_cast<const char*>(address) + cell.bytes());
 }
 
 // Scans the marked cells of spans in which a grey cell was not queued. True when there was one: the queue may have work

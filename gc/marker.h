@@ -38,9 +38,10 @@ class Marker {
   // Every aligned word of [begin, end).
   void mark_range(const void* begin, const void* end);
 
-  // A cell under construction: kept, and read word by word now instead of being traced [cell.construction]. Before any
-  // other root of the cycle.
-  void mark_construction(const void* cell);
+  // A cell under construction is kept, and read word by word instead of being traced [cell.construction]. First keep all of
+  // them, before any other root of the cycle, so that none is found white and queued; then scan them.
+  void keep_construction(const void* cell);
+  void scan_construction(const void* cell);
 
   // Follows references until nothing is grey anywhere.
   void drain();

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "alloc/base/check.h"
 #include "alloc/thread_cache.h"
 #include "roots/segments.h"
 #include "roots/stack.h"
@@ -34,6 +35,7 @@ struct Mutator : LocalCache {
   std::atomic<std::uint32_t> captured_stop{0};
   void* blocked_top = nullptr;
   TlsBlocks tls;
+  std::uint8_t internal_depth = 0;   // critical sections of the library itself that are open
   std::uint64_t next_stress_at = 0;  // stress=n: the value of claimed_cells at which to collect next
   Mutator* next = nullptr;  // registry; guarded by its lock
   Mutator* previous = nullptr;
@@ -42,10 +44,15 @@ struct Mutator : LocalCache {
 // The calling thread's mutator, or null.
 inline Mutator* current_mutator() { return static_cast<Mutator*>(detail::current_cache); }
 
-// Not stopped inside; parks on the way out when asked to. Nests.
+// The library's own: not stopped inside, may take locks of ours; parks on the way out when asked to. Entered a second time it
+// was interrupted by a signal handler that uses the library, which would wait for a lock that its own thread holds.
 class CriticalSection {
  public:
   explicit CriticalSection(Mutator& mutator) : x_mutator(mutator) {
+    if (mutator.internal_depth != 0 || mutator.in_unit.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+      usage_error("a signal handler uses gc:: while its thread is inside it. Signal handlers must not touch managed memory.");
+    }
+    mutator.internal_depth = 1;
     // Relaxed, as for thread_cache::in_unit [unit.no-stop].
     const auto depth = x_mutator.critical_depth.load(std::memory_order_relaxed);
     x_mutator.critical_depth.store(static_cast<std::uint8_t>(depth + 1), std::memory_order_relaxed);
@@ -54,6 +61,7 @@ class CriticalSection {
   CriticalSection(const CriticalSection&) = delete;
   CriticalSection& operator=(const CriticalSection&) = delete;
   ~CriticalSection() {
+    x_mutator.internal_depth = 0;
     std::atomic_signal_fence(std::memory_order_seq_cst);
     const auto depth = static_cast<std::uint8_t>(x_mutator.critical_depth.load(std::memory_order_relaxed) - 1);
     x_mutator.critical_depth.store(depth, std::memory_order_relaxed);

@@ -9,7 +9,7 @@ namespace {
 std::uint64_t times_percent(std::uint64_t bytes, std::uint64_t percent) {
   // GOGC may be any int, so the product may not fit.
   std::uint64_t product = 0;
-  if (__builtin_mul_overflow(bytes / 100, percent, &product)) return kNoGoal;
+  if (__builtin_mul_overflow(bytes / 100, percent, &product) || product > kNoGoal) return kNoGoal;
   return std::min(product + bytes % 100 * percent / 100, kNoGoal);
 }
 

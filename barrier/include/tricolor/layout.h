@@ -1,13 +1,13 @@
-// How the collector learns where the references in an object are: from its type, once, at no cost per
-// object.
+// How the collector learns where the references in an object are: from its type, once, at no cost
+// per object.
 //
 //   struct Node {                     // 1. An aggregate is decomposed: nothing to write.
 //     gc::ptr<Node> left, right;
 //     int key = 0;
 //   };
 //
-//   class Account : public Named {    // 2. Other classes name their fields, last in the class: those
-//    public:                          //    of bases, arrays, private ones. Fields without
+//   class Account : public Named {    // 2. Other classes name their fields, last in the class:
+//    public:                          //    those of bases, arrays, private ones. Fields without
 //     explicit Account(int id);       //    references may be left out.
 //    private:
 //     int id;
@@ -38,9 +38,9 @@
 //
 // What is declared about exactly this class goes before what it is: conservative, pointer_free,
 // layout_of, gc_fields, trace, and only then decomposition. A class that none of them fits is a
-// compile error that says what to do, and so is a member that would hide references: a plain pointer
-// to a class (gc::ptr<U>, or gc::unmanaged<U> for what is not managed), a C++ reference, a container
-// that keeps gc::ptr in malloc memory.
+// compile error that says what to do, and so is a member that would hide references: a plain
+// pointer to a class (gc::ptr<U>, or gc::unmanaged<U> for what is not managed), a C++ reference, a
+// container that keeps gc::ptr in malloc memory.
 #pragma once
 
 #include <tricolor/detail/advice.h>

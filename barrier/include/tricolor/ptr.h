@@ -44,7 +44,6 @@ class ptr {
   ptr& operator=(const ptr<U>& other) noexcept {
     return *this = static_cast<T*>(other.get());
   }
-  ptr& operator=(std::nullptr_t) noexcept { return *this = static_cast<T*>(nullptr); }
   ptr& operator=(T* p) noexcept {
     detail::barriered_store(x_word, p);
     return *this;

@@ -123,7 +123,7 @@ struct nothing {};
 template <bool kTraced>
 using construction_scope_if = std::conditional_t<kTraced, construction_scope, nothing>;
 
-// Gives the cell back when its construction throws.
+// Gives the cell back when its construction throws. Null: nothing to give back.
 class give_back_on_throw {
  public:
   explicit give_back_on_throw(char* cell) : x_cell(cell) {}
@@ -138,17 +138,18 @@ class give_back_on_throw {
   char* x_cell;
 };
 
-template <class T, class... Args>
+// A tiny object has no cell of its own: when its construction throws, its bytes go with their block.
+template <class T, bool kOwnCell, class... Args>
 T* construct(char* cell, Args&&... args) {
   if constexpr (std::is_nothrow_constructible_v<T, Args...>) {
     return ::new (static_cast<void*>(cell)) T(std::forward<Args>(args)...);
   } else if constexpr (std::is_constructible_v<T, Args...>) {
-    give_back_on_throw guard(cell);
+    give_back_on_throw guard(kOwnCell ? cell : nullptr);
     T* const object = ::new (static_cast<void*>(cell)) T(std::forward<Args>(args)...);
     guard.constructed();
     return object;
   } else {  // an aggregate without the means of C++20's parenthesised initialisation (clang 14)
-    give_back_on_throw guard(cell);
+    give_back_on_throw guard(kOwnCell ? cell : nullptr);
     T* const object = ::new (static_cast<void*>(cell)) T{std::forward<Args>(args)...};
     guard.constructed();
     return object;
@@ -246,7 +247,8 @@ T* make(Args&&... args) {
   if constexpr (kMode == ScanMode::traced) listed = scope.cell();
 
   char* cell = nullptr;
-  if constexpr (kPointerFree && sizeof(T) < 16 && sizeof(T) != 8) {
+  constexpr bool kTiny = kPointerFree && sizeof(T) < 16 && sizeof(T) != 8;
+  if constexpr (kTiny) {
     cell = take_tiny(sizeof(T), alignof(T));
     if (cell == nullptr) [[unlikely]] {
       static constexpr cell_request kRequest{.bytes = 16, .align = 16, .size_class = size_class_for(16, 16)};
@@ -275,7 +277,7 @@ T* make(Args&&... args) {
       cell = allocate_slow(kRequest, listed);
     }
   }
-  return construct<T>(cell, std::forward<Args>(args)...);
+  return construct<T, !kTiny>(cell, std::forward<Args>(args)...);
 }
 
 // A managed array of `count` value-initialised elements. 0 is valid: an empty array that is not null.
@@ -309,7 +311,7 @@ T* make_extra(std::size_t bytes, Args&&... args) {
   char* const cell =
       allocate_sized<Layout, kMode == ScanMode::none>(bytes_of_array(kExtraOffset<T>, bytes, 1), kAlign, true, listed);
   ::new (static_cast<void*>(cell + kExtraOffset<T> - sizeof(std::size_t))) std::size_t(bytes);
-  return construct<T>(cell, std::forward<Args>(args)...);
+  return construct<T, true>(cell, std::forward<Args>(args)...);
 }
 
 // The storage behind an object made by make_extra<T>.

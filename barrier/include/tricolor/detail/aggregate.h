@@ -1,10 +1,10 @@
 // The members of an aggregate, found at compile time: hands off.
 //
-//   counting  An initialiser of k empty pairs of braces fits when there are at least k elements, and
-//             no element takes more than one pair: arrays, nested aggregates and bit-fields count
-//             exactly. Where `{}` does not initialise an element (a reference, a class without a
-//             default constructor), values that convert to anything are used instead; an array
-//             then takes as many of them as it has elements (brace elision), which is found out.
+//   counting  An initialiser of k empty pairs of braces fits when there are at least k elements,
+//             and no element takes more than one pair: arrays, nested aggregates and bit-fields
+//             count exactly. Where `{}` does not initialise an element (a reference, a class
+//             without a default constructor), values that convert to anything are used instead; an
+//             array takes as many of them as it has elements (brace elision), which is found out.
 //   bases     The first elements that take a value which converts to bases of T only.
 //   members   Structured bindings of as many names as there are members: their types and places.
 //
@@ -131,17 +131,27 @@ constexpr std::size_t count_values() {
 
 // How many of the kAll values go to the element that takes the value kAt. Only if that is an array
 // of n elements do n values in braces leave room for the other values and for none more.
-template <class T, class V, std::size_t kAll, std::size_t kAt, std::size_t kSize = kAll - kAt>
-constexpr std::size_t values_of_element() {
+template <class T, class V, std::size_t kAll, std::size_t kAt, std::size_t kSize>
+constexpr std::size_t values_of_array() {
+  using Before = Repeat<V, kAt>;
   if constexpr (kSize < 2) {
     return 1;
-  } else if constexpr (takes_values<T, Repeat<V, kAt>, Repeat<V, kSize>,
-                                    Repeat<V, kAll - kAt - kSize>> &&
-                       !takes_values<T, Repeat<V, kAt>, Repeat<V, kSize>,
-                                     Repeat<V, kAll - kAt - kSize + 1>>) {
-    return kSize;
+  } else if constexpr (!takes_values<T, Before, Repeat<V, kSize>, Repeat<V, kAll - kAt - kSize>>) {
+    return values_of_array<T, V, kAll, kAt, kSize - 1>();
+  } else if constexpr (takes_values<T, Before, Repeat<V, kSize>,
+                                    Repeat<V, kAll - kAt - kSize + 1>>) {
+    return values_of_array<T, V, kAll, kAt, kSize - 1>();
   } else {
-    return values_of_element<T, V, kAll, kAt, kSize - 1>();
+    return kSize;
+  }
+}
+template <class T, class V, std::size_t kAll, std::size_t kAt>
+constexpr std::size_t values_of_element() {
+  // Most elements are decided by this: all other values find room beside {}.
+  if constexpr (takes_values<T, Repeat<V, kAt>, TypeList<>, Repeat<V, kAll - kAt - 1>>) {
+    return 1;
+  } else {
+    return values_of_array<T, V, kAll, kAt, kAll - kAt>();
   }
 }
 
@@ -187,8 +197,10 @@ struct Elements {
   static constexpr bool any_takes() {
     if constexpr (kAt == kLast) {
       return false;
+    } else if constexpr (!takes<Only, kAt>()) {
+      return any_takes<Only, kAt + 1>();
     } else {
-      return (takes<Only, kAt>() && !takes<NoValue, kAt>()) || any_takes<Only, kAt + 1>();
+      return !takes<NoValue, kAt>() || any_takes<Only, kAt + 1>();
     }
   }
 

@@ -51,7 +51,7 @@ constexpr detail::FieldList<F...> fields(F... f) {
   return {std::tuple<F...>(f...)};
 }
 
-// To be specialised for classes that cannot be edited, with a member `static constexpr auto fields`.
+// To be specialised for a class that cannot be edited, with a `static constexpr auto fields`.
 template <class T>
 struct layout_of {};
 

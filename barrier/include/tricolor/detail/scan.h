@@ -1,5 +1,5 @@
-// How the collector finds the references in a T: hands off. scan_of<T> follows from T's shape and from
-// its parts: the mode, how many managed words there are, and the first thing that is wrong, if any.
+// How the collector finds the references in a T: hands off. scan_of<T> follows from T's shape and
+// from its parts: the mode, how many managed words there are, and the first thing that is wrong.
 #pragma once
 
 #include <tricolor/detail/shape.h>
@@ -136,8 +136,8 @@ struct VariantWords;
 template <class... A>
 struct VariantWords<std::variant<A...>> : LikeAll<std::remove_cv_t<A>...> {};
 
-// A variant whose alternatives have the same words is exact, whichever is active. Where a number may
-// overwrite a reference the barrier would not be told: that is for the user to solve.
+// A variant whose alternatives have the same words is exact, whichever is active. Where a number
+// may overwrite a reference the barrier would not be told: that is for the user to solve.
 template <class T>
 constexpr auto scan_variant() {
   using All = decltype(scan_parts<T>(arguments_of<T>{}));

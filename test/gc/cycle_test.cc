@@ -1,0 +1,174 @@
+#include "gc/cycle.h"
+
+#include <tricolor/gc.h>
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <regex>
+#include <sstream>
+#include <thread>
+#include <vector>
+
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+
+TEST_CASE("collect returns after a cycle that began after the call") {
+  // What is dropped before the call is gone after it, however many others collect.
+  std::atomic<bool> end{false};
+  std::vector<std::thread> others;
+  for (int t = 0; t < 2; ++t) {
+    others.emplace_back([&] {
+      while (!end) gc::collect();
+    });
+  }
+  int kept = 0;
+  for (int i = 0; i < 200; ++i) {
+    Hidden dropped;
+    on_thread([&] { dropped = Hidden(make_node(1)); });
+    collect();
+    kept += alive(dropped);
+  }
+  end = true;
+  for (std::thread& other : others) join(other);
+  CHECK(kept == 0);
+}
+
+TEST_CASE("threads that reach the goal together make one cycle, not one each") {
+  if (stressed()) {
+    WARN("skipped: stress=n collects all the time");
+    return;
+  }
+  collect();
+  const int percent = gc::set_percent(100);
+  const auto before = gc::stats();
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.push_back(start_thread([] {
+      for (int i = 0; i < 500; ++i) gc::make_array<char>(20'000);  // 80 MB all together
+    }));
+  }
+  for (std::thread& thread : threads) join(thread);
+  const std::uint64_t room = before.heap_goal_bytes - before.heap_marked_bytes;
+  const std::uint64_t cycles = gc::stats().cycles_total - before.cycles_total;
+  INFO("room " << room);
+  CHECK(cycles >= 80'000'000 / room / 2);
+  CHECK(cycles <= 80'000'000 / room + 4);
+  gc::set_percent(percent);
+  collect();
+}
+
+TEST_CASE("the numbers of a cycle fit together") {
+  const auto before = gc::stats();
+  const gc::root<Node> kept = make_node(1);
+  collect();
+  const auto after = gc::stats();
+  CHECK(after.cycles_total > before.cycles_total);
+  CHECK(after.cycles_forced > before.cycles_forced);
+  CHECK(after.pause_ns_last > 0);
+  CHECK(after.pause_ns_last <= after.pause_ns_max);
+  CHECK(after.pause_ns_max <= after.pause_ns_total);
+  CHECK(after.pause_ns_total >= before.pause_ns_total + after.pause_ns_last);
+  CHECK(after.stop_ns_last <= after.pause_ns_last);
+  CHECK(after.mark_ns_last <= after.pause_ns_last);
+  CHECK(after.gc_cpu_ns_total > before.gc_cpu_ns_total);
+  CHECK(after.heap_goal_bytes >= after.heap_marked_bytes);
+  CHECK(after.heap_mapped_bytes >= after.heap_live_bytes);
+  CHECK(after.heap_free_bytes <= after.heap_mapped_bytes);
+  CHECK(after.reserved_bytes >= after.heap_mapped_bytes);
+  CHECK(after.metadata_bytes > 0);
+  CHECK(after.spans_count > 0);
+  CHECK(after.types_count > 0);
+  CHECK(after.threads_count >= 1);
+  CHECK(after.conservative_cells_count == 0);
+}
+
+TEST_CASE("child collects a little and prints its cycles", "[.child]") {
+  gc::root<Node> list;
+  for (std::uint64_t i = 0; i < 100'000; ++i) list = make_node(i, list);
+  gc::collect();
+  for (int i = 0; i < 1'000; ++i) gc::make_array<char>(20'000);
+  gc::collect();
+}
+
+TEST_CASE("gctrace=1 prints one line a cycle in Go's grammar") {
+  const ProgramEnd end = run_program("child collects a little and prints its cycles", {{"TRICOLOR_DEBUG", "gctrace=1"}});
+  CHECK(end.exit_code == 0);
+  const std::string ms = "(?:0|[0-9]+|[0-9]+\\.[0-9]{1,3})";
+  const std::regex grammar("gc ([0-9]+) @[0-9]+\\.[0-9]{3}s [0-9]+%: " + ms + "\\+" + ms + "\\+" + ms + " ms clock, " + ms + "\\+" +
+                           ms + "/" + ms + "/" + ms + "\\+" + ms +
+                           " ms cpu, ([0-9]+)->([0-9]+)->([0-9]+) MB, ([0-9]+) MB goal, [0-9]+ MB stacks, [0-9]+ MB globals, "
+                           "[0-9]+ P( \\(forced\\))?");
+  std::istringstream lines(end.output);
+  int cycles = 0;
+  int forced = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind("gc ", 0) != 0) continue;
+    std::smatch parts;
+    INFO(line);
+    REQUIRE(std::regex_match(line, parts, grammar));
+    CHECK(std::stoi(parts[1]) == ++cycles);
+    CHECK(std::stoi(parts[4]) <= std::stoi(parts[3]));
+    forced += parts[6].matched;
+  }
+  INFO(end.output);
+  CHECK(cycles >= 4);
+  CHECK(forced == 2);
+}
+
+TEST_CASE("child collects at every allocation", "[.child]") {
+  gc::root<Node> list;
+  const std::uint64_t before = gc::stats().cycles_total;
+  for (std::uint64_t i = 0; i < 300; ++i) list = make_node(i, list);
+  CHECK(gc::stats().cycles_total >= before + 300);
+  std::uint64_t expected = 300;
+  for (const Node* node = list; node != nullptr; node = node->next) CHECK(intact(node, --expected));
+  CHECK(expected == 0);
+}
+
+TEST_CASE("stress=1 collects at every allocation of a kind, and nothing is lost") {
+  const ProgramEnd end = run_program("child collects at every allocation", {{"TRICOLOR_DEBUG", "stress=1,clobberfree=1"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child looks at freed memory", "[.child]") {
+  Hidden dead;
+  gc::root<Node> neighbour;
+  on_thread([&] {
+    neighbour = make_node(1);
+    Node* const node = make_node(2);
+    dead = Hidden(node);
+  });
+  collect();
+  CHECK_FALSE(alive(dead));
+  CHECK(intact(neighbour, 1));
+  CHECK(reinterpret_cast<const volatile Node*>(dead.address())->value == 0xdeadbeefdeadbeef);
+}
+
+TEST_CASE("clobberfree=1 fills what is freed") {
+  const ProgramEnd end = run_program("child looks at freed memory", {{"TRICOLOR_DEBUG", "clobberfree=1"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child never collects", "[.child]") {
+  for (int i = 0; i < 1'000; ++i) make_node(1);
+  CHECK(gc::stats().cycles_total == 0);
+  // The main thread alone: the collector's starts with the first cycle.
+  int threads = 0;
+  if (std::FILE* const status = std::fopen("/proc/self/status", "r")) {
+    char line[256];
+    while (std::fgets(line, sizeof line, status) != nullptr) std::sscanf(line, "Threads: %d", &threads);
+    std::fclose(status);
+  }
+  if (!tricolor::impl::kThreadSanitizer) CHECK(threads == 1);
+  CHECK(gc::stats().heap_mapped_bytes < 1u << 20);
+}
+
+TEST_CASE("a program that never collects starts no thread and touches little memory") {
+  const ProgramEnd end = run_program("child never collects");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}

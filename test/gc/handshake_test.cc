@@ -1,0 +1,291 @@
+// What happens to threads that do not stop, and to programs that break the rules. Each case is a process of its own.
+#include "gc/handshake.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <tricolor/gc.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+
+namespace {
+
+// Lets the program read its own stderr.
+class Stderr {
+ public:
+  Stderr() {
+    int pipe_ends[2];
+    if (pipe(pipe_ends) != 0) std::abort();
+    x_before = dup(STDERR_FILENO);
+    dup2(pipe_ends[1], STDERR_FILENO);
+    close(pipe_ends[1]);
+    x_read = pipe_ends[0];
+  }
+  Stderr(const Stderr&) = delete;
+  Stderr& operator=(const Stderr&) = delete;
+  ~Stderr() {
+    dup2(x_before, STDERR_FILENO);
+    close(x_before);
+    close(x_read);
+  }
+  // Waits for a whole line. Async-signal-safe.
+  void read_line() {
+    char byte = 0;
+    while (byte != '\n') {
+      const ssize_t n = read(x_read, &byte, 1);
+      if (n == 1 && x_used < sizeof x_text) x_text[x_used++] = byte;
+      if (n == 0) return;
+    }
+  }
+  std::string text() const { return {x_text, x_used}; }
+
+ private:
+  int x_before = -1;
+  int x_read = -1;
+  char x_text[2'000];
+  std::size_t x_used = 0;
+};
+
+const Variables kWarnSoon = {{"TRICOLOR_DEBUG", "stopwarn=20"}};
+
+}  // namespace
+
+TEST_CASE("child a thread blocks the stop signal", "[.child]") {
+  std::atomic<int> ready{0};
+  Stderr errors;
+  bool kept = false;
+  std::thread thread = start_thread([&] {
+    pthread_setname_np(pthread_self(), "deaf one");
+    Node* const node = make_node(1);
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    raise(ready, 1);
+    errors.read_line();
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    while (ready.load() < 2) gc::safepoint();
+    kept = intact(node, 1);
+  });
+  wait_until(ready, 1);
+  gc::collect();
+  raise(ready, 2);
+  join(thread);
+  const std::string text = errors.text();
+  INFO(text);
+  CHECK(has_line(text, "tricolor: thread "));
+  CHECK(has_line(text, "(deaf one) has not stopped for "));
+  CHECK(has_line(text, "it blocks signal " + std::to_string(tricolor::impl::Heap::existing()->handshake().signal())));
+  CHECK(kept);
+  CHECK(gc::stats().cycles_total >= 1);
+}
+
+TEST_CASE("a thread that blocks the stop signal is named on stderr, and all goes on when it lets it through") {
+  if (tricolor::impl::kStopByPolls) {
+    WARN("skipped: this build stops threads by polls, so blocked signals do not matter");
+    return;
+  }
+  const ProgramEnd end = run_program("child a thread blocks the stop signal", kWarnSoon);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child a thread stays in a critical section", "[.child]") {
+  std::atomic<int> ready{0};
+  Stderr errors;
+  std::thread thread = start_thread([&] {
+    pthread_setname_np(pthread_self(), "critical one");
+    const gc::thread_scope scope;
+    {
+      const gc::critical section;
+      raise(ready, 1);
+      errors.read_line();
+      errors.read_line();  // it is named again
+    }
+    while (ready.load() < 2) gc::safepoint();
+  });
+  wait_until(ready, 1);
+  gc::collect();
+  raise(ready, 2);
+  join(thread);
+  const std::string text = errors.text();
+  INFO(text);
+  CHECK(has_line(text, "(critical one) has not stopped for "));
+  CHECK(has_line(text, "gc::critical"));
+}
+
+TEST_CASE("a thread that stays in a critical section is named on stderr") {
+  const ProgramEnd end = run_program("child a thread stays in a critical section", kWarnSoon);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child a handler stays on the alternate stack", "[.child]") {
+  static Stderr* errors;
+  Stderr own_errors;
+  errors = &own_errors;
+  std::atomic<int> ready{0};
+  static std::atomic<int>* started;
+  started = &ready;
+  bool kept = false;
+  std::thread thread = start_thread([&] {
+    pthread_setname_np(pthread_self(), "elsewhere");
+    Node* const node = make_node(2);
+    std::vector<char> memory(256 << 10);
+    stack_t alternate = {};
+    alternate.ss_sp = memory.data();
+    alternate.ss_size = memory.size();
+    sigaltstack(&alternate, nullptr);
+    struct sigaction action = {};
+    action.sa_handler = [](int) {
+      started->store(1);
+      started->notify_all();
+      errors->read_line();
+    };
+    action.sa_flags = SA_ONSTACK;
+    sigaction(SIGUSR1, &action, nullptr);
+    pthread_kill(pthread_self(), SIGUSR1);
+    while (ready.load() < 2) gc::safepoint();
+    alternate.ss_flags = SS_DISABLE;
+    sigaltstack(&alternate, nullptr);
+    kept = intact(node, 2);
+  });
+  wait_until(ready, 1);
+  gc::collect();
+  raise(ready, 2);
+  join(thread);
+  INFO(own_errors.text());
+  CHECK(has_line(own_errors.text(), "(elsewhere) has not stopped for "));
+  CHECK(has_line(own_errors.text(), "stack that the collector does not know"));
+  CHECK(kept);
+}
+
+TEST_CASE("a thread in a handler on the alternate stack is named, not captured, and stopped when it is back") {
+  if (tricolor::impl::kStopByPolls) {
+    WARN("skipped: this build stops threads by polls");
+    return;
+  }
+  const ProgramEnd end = run_program("child a handler stays on the alternate stack", kWarnSoon);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child a host takes every real-time signal but one", "[.child]") {
+  struct sigaction action = {};
+  action.sa_handler = [](int) {};
+  const int left = SIGRTMIN + 5;
+  for (int signal = SIGRTMIN; signal <= SIGRTMAX; ++signal) {
+    if (signal != left) sigaction(signal, &action, nullptr);
+  }
+  make_node(1);
+  gc::collect();
+  CHECK(tricolor::impl::Heap::existing()->handshake().signal() == left);
+}
+
+TEST_CASE("the stop signal is one that the host does not handle") {
+  const ProgramEnd end = run_program("child a host takes every real-time signal but one");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child the stop signal is chosen", "[.child]") {
+  std::atomic<int> ready{0};
+  std::thread thread = start_thread([&] {
+    make_node(1);
+    raise(ready, 1);
+    while (ready.load() < 2) gc::safepoint();
+  });
+  wait_until(ready, 1);
+  gc::collect();
+  raise(ready, 2);
+  join(thread);
+  CHECK(tricolor::impl::Heap::existing()->handshake().signal() == SIGUSR2);
+}
+
+TEST_CASE("the knob signal=n chooses the stop signal") {
+  const ProgramEnd end =
+      run_program("child the stop signal is chosen", {{"TRICOLOR_DEBUG", "signal=" + std::to_string(SIGUSR2)}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child a signal that cannot be used", "[.child]") {
+  std::atomic<int> ready{0};
+  std::thread thread = start_thread([&] {
+    make_node(1);
+    raise(ready, 1);
+    while (ready.load() < 2) gc::safepoint();
+  });
+  wait_until(ready, 1);
+  gc::collect();
+  raise(ready, 2);
+  join(thread);
+}
+
+TEST_CASE("a stop signal that cannot be used costs one line, and another one stops threads") {
+  for (const int signal : {SIGKILL, SIGSTOP}) {
+    const ProgramEnd end = run_program("child a signal that cannot be used", {{"TRICOLOR_DEBUG", "signal=" + std::to_string(signal)}});
+    INFO(end.output);
+    CHECK(end.exit_code == 0);
+    CHECK(has_line(end.output, "tricolor: signal=" + std::to_string(signal) + " is taken or cannot be caught"));
+  }
+}
+
+// -------------------------------------------------------------------------------- rules of the API
+
+TEST_CASE("child allocates inside blocking_call", "[.child]") {
+  make_node(1);
+  gc::blocking_call([] {
+    for (int i = 0; i < 100'000; ++i) make_node(2);
+  });
+}
+TEST_CASE("child collects inside critical", "[.child]") {
+  const gc::critical section;
+  gc::collect();
+}
+TEST_CASE("child blocks inside critical", "[.child]") {
+  const gc::critical section;
+  gc::blocking_call([] {});
+}
+
+TEST_CASE("whoever breaks a rule is told which and what to do, and does not hang") {
+  const auto [test, message] = GENERATE(table<const char*, const char*>({
+      {"child allocates inside blocking_call", "inside gc::blocking_call"},
+      {"child collects inside critical", "gc::collect() inside gc::critical"},
+      {"child blocks inside critical", "gc::blocking_call inside gc::critical"},
+  }));
+  const ProgramEnd end = run_program(test);
+  INFO(end.output);
+  CHECK((end.exit_code != 0 || end.signal != 0));
+  CHECK(has_line(end.output, message));
+}
+
+// --------------------------------------------------------------------------------------- exit
+
+TEST_CASE("child exits while threads allocate and collect", "[.child]") {
+  for (int t = 0; t < 4; ++t) {
+    std::thread([t] {
+      for (;;) {
+        make_node(1);
+        if (t % 2 == 0) gc::collect();
+      }
+    }).detach();
+  }
+  for (int i = 0; i < 50; ++i) gc::collect();
+}
+
+TEST_CASE("a program ends while its threads allocate and collect") {
+  for (int i = 0; i < 10; ++i) {
+    const ProgramEnd end = run_program("child exits while threads allocate and collect");
+    INFO(end.output);
+    CHECK(end.exit_code == 0);
+  }
+}

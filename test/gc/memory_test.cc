@@ -1,0 +1,268 @@
+// Limits, and memory that ends.
+#include <tricolor/heap.h>
+
+#include <sys/resource.h>
+#include <tricolor/gc.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <new>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+
+namespace {
+
+constexpr std::uint64_t kMiB = 1 << 20;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kShadowMemory = true;
+#else
+constexpr bool kShadowMemory = false;
+#endif
+
+// A list that grows until memory ends, or to `most` nodes. Returns its length.
+std::uint64_t grow_until_refused(gc::root<Node>& list, std::uint64_t most) {
+  std::uint64_t length = 0;
+  try {
+    while (length < most) {
+      list = make_node(length, list);
+      ++length;
+    }
+  } catch (const std::bad_alloc&) {
+  }
+  return length;
+}
+
+bool all_intact(const Node* list, std::uint64_t length) {
+  for (; list != nullptr; list = list->next) {
+    if (length == 0 || !intact(list, --length)) return false;
+  }
+  return length == 0;
+}
+
+// Fills memory, loses nothing, and goes on when something is dropped; three times.
+void check_end_of_memory(std::uint64_t least, std::uint64_t most) {
+  for (int round = 0; round < 3; ++round) {
+    gc::root<Node> list;
+    std::uint64_t length = 0;
+    std::uint64_t again = 0;
+    const std::uint64_t cycles = gc::stats().cycles_forced;
+    on_thread([&] {
+      length = grow_until_refused(list, most);
+      again = grow_until_refused(list, 0);
+    });
+    INFO("round " << round);
+    CHECK(gc::stats().cycles_forced > cycles);  // before it said no
+    CHECK(length >= least);
+    CHECK(length < most);
+    CHECK(again == 0);
+    CHECK(all_intact(list, length));
+    CHECK_THROWS_AS(gc::make_array<char>(least * sizeof(Node)), std::bad_alloc);
+    CHECK(all_intact(list, length));
+    // Half of it goes, and as much can be had again, in another shape.
+    Node* middle = list;
+    for (std::uint64_t i = 0; i < length / 2; ++i) middle = middle->next;
+    middle->next = nullptr;
+    middle = nullptr;
+    scrub_stack();
+    std::vector<gc::root<char>> arrays;
+    for (std::uint64_t bytes = 0; bytes < length / 4 * sizeof(Node); bytes += 20'000) {
+      arrays.emplace_back(gc::make_array<char>(20'000).data());
+    }
+    CHECK(arrays.size() > 10);
+    list = nullptr;
+  }
+  collect();
+}
+
+}  // namespace
+
+TEST_CASE("child reaches the hard limit of the environment", "[.child]") {
+  check_end_of_memory(1'000'000, 3'000'000);  // 32 bytes each
+  CHECK(gc::stats().heap_mapped_bytes <= 64 * kMiB);
+}
+
+TEST_CASE("at the hard limit an allocation collects, then throws bad_alloc; nothing is lost and what is dropped serves again") {
+  const ProgramEnd end = run_program("child reaches the hard limit of the environment", {{"TRICOLOR_HARD_LIMIT", "64MiB"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("the hard limit can be set while the program runs") {
+  collect();
+  gc::root<Node> list;
+  const std::uint64_t before = gc::set_hard_limit(gc::stats().heap_mapped_bytes + 16 * kMiB);
+  std::uint64_t length = 0;
+  on_thread([&] { length = grow_until_refused(list, 50'000'000); });
+  CHECK(length >= 16 * kMiB / 64);
+  CHECK(length < 50'000'000);
+  CHECK(all_intact(list, length));
+  CHECK_THROWS_AS(gc::make_array<char>(100 * kMiB), std::bad_alloc);
+  gc::set_hard_limit(before);
+  CHECK(gc::make_array<char>(100 * kMiB).size() == 100 * kMiB);
+  list = nullptr;
+  collect();
+}
+
+TEST_CASE("threads that meet the hard limit together all get bad_alloc or memory, and none hangs") {
+  collect();
+  const std::uint64_t before = gc::set_hard_limit(gc::stats().heap_mapped_bytes + 16 * kMiB);
+  std::atomic<int> refused{0};
+  std::atomic<int> broken{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.push_back(start_thread([&] {
+      for (int i = 0; i < 3; ++i) {
+        gc::root<Node> list;
+        const std::uint64_t length = grow_until_refused(list, 10'000'000);
+        if (length < 10'000'000) ++refused;
+        if (!all_intact(list, length)) ++broken;
+      }
+    }));
+  }
+  for (std::thread& thread : threads) join(thread);
+  gc::set_hard_limit(before);
+  CHECK(refused == 12);
+  CHECK(broken == 0);
+  collect();
+}
+
+// ------------------------------------------------------------------------------ the kernel says no
+
+namespace {
+
+std::uint64_t virtual_bytes() {
+  std::FILE* const file = std::fopen("/proc/self/statm", "r");
+  unsigned long pages = 0;
+  if (file == nullptr || std::fscanf(file, "%lu", &pages) != 1) return 0;
+  std::fclose(file);
+  return std::uint64_t{pages} * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+void limit(decltype(RLIMIT_AS) which, std::uint64_t bytes) {
+  const rlimit both{bytes, bytes};
+  REQUIRE(setrlimit(which, &both) == 0);
+}
+
+}  // namespace
+
+TEST_CASE("child has a limited address space", "[.child]") {
+  make_node(1);
+  limit(RLIMIT_AS, virtual_bytes() + 200 * kMiB);
+  check_end_of_memory(1'000'000, 7'000'000);
+}
+TEST_CASE("child has limited data", "[.child]") {
+  make_node(1);
+  limit(RLIMIT_DATA, 100 * kMiB);
+  check_end_of_memory(1'000'000, 4'000'000);
+}
+TEST_CASE("child has no memory from the start", "[.child]") {
+  limit(RLIMIT_AS, virtual_bytes() + 2 * kMiB);
+  CHECK_THROWS_AS(gc::make<Node>(), std::bad_alloc);
+  CHECK_THROWS_AS(gc::make<Node>(), std::bad_alloc);
+  CHECK_THROWS_AS(gc::collect(), std::bad_alloc);
+  CHECK(gc::stats().cycles_total == 0);
+}
+TEST_CASE("child cannot start threads", "[.child]") {
+  // Memory for the heap is there; another thread's stack is not.
+  make_node(1);
+  gc::make_array<char>(10 * kMiB);
+  limit(RLIMIT_AS, virtual_bytes() + 4 * kMiB);
+  gc::root<Node> list;
+  for (std::uint64_t i = 0; i < 300'000; ++i) {
+    list = make_node(i % 1'000, i % 1'000 == 0 ? nullptr : list.get());
+    if (i % 100'000 == 0) gc::collect();
+  }
+  CHECK(all_intact(list, 1'000));
+  CHECK(gc::stats().cycles_total >= 3);
+}
+
+TEST_CASE("when the kernel refuses memory an allocation collects, then throws bad_alloc; dropped memory serves again") {
+  if (kShadowMemory) {
+    WARN("skipped: the sanitizer's own memory stands outside of such limits");
+    return;
+  }
+  const ProgramEnd end = run_program(GENERATE("child has a limited address space", "child has limited data",
+                                              "child has no memory from the start", "child cannot start threads"));
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+// ---------------------------------------------------------------------------------- the soft limit
+
+TEST_CASE("child lives below a memory limit", "[.child]") {
+  gc::root<Node> live;
+  std::uint64_t most = 0;
+  on_thread([&] {
+    for (std::uint64_t i = 0; i < 500'000; ++i) live = make_node(i, live);  // 16 MB
+    for (int i = 0; i < 50'000; ++i) {
+      gc::make_array<char>(20'000);  // 1 GB of garbage
+      const auto now = gc::stats();
+      most = std::max(most, now.heap_mapped_bytes + now.metadata_bytes);
+    }
+  });
+  INFO("most: " << most);
+  CHECK(most <= 68 * kMiB);
+  CHECK(gc::stats().cycles_total >= 20);
+  CHECK(all_intact(live, 500'000));
+}
+
+TEST_CASE("with GOGC off the memory limit alone keeps the heap small") {
+  const ProgramEnd end =
+      run_program("child lives below a memory limit", {{"GOGC", "off"}, {"GOMEMLIMIT", "64MiB"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("an allocation that the memory limit has no room for succeeds") {
+  collect();
+  const std::uint64_t before = gc::set_memory_limit(kMiB);
+  gc::root<char> large;
+  on_thread([&] {
+    large = gc::make_array<char>(50 * kMiB).data();
+    for (int i = 0; i < 100; ++i) make_node(1);
+  });
+  CHECK(large);
+  gc::set_memory_limit(before);
+  large = nullptr;
+  collect();
+}
+
+// ----------------------------------------------------------------------------------- environment
+
+TEST_CASE("child tells its goal", "[.child]") {
+  gc::collect();
+  std::printf("goal=%llu\n", static_cast<unsigned long long>(gc::stats().heap_goal_bytes));
+}
+
+TEST_CASE("the environment sets what the program did not") {
+  CHECK(has_line(run_program("child tells its goal", {{"GOGC", "off"}}).output, "goal=9223372036854775807"));
+  const ProgramEnd large = run_program("child tells its goal", {{"TRICOLOR_MIN_HEAP", "100MiB"}});
+  CHECK(has_line(large.output, "goal=104857600"));
+  const ProgramEnd wrong = run_program("child tells its goal", {{"GOGC", "some"}, {"TRICOLOR_MIN_HEAP", "100MiB"}});
+  CHECK(has_line(wrong.output, "goal=104857600"));
+  CHECK(has_line(wrong.output, "tricolor: GOGC: \"some\" is malformed"));
+}
+
+TEST_CASE("child asks for options in code", "[.child]") {
+  gc::options wanted;
+  wanted.percent = 50;
+  wanted.min_heap_bytes = 77 * kMiB;
+  CHECK(gc::init(wanted));
+  CHECK_FALSE(gc::init(wanted));
+  CHECK(gc::set_min_heap(0) == 77 * kMiB);
+  CHECK(gc::set_percent(100) == 30);  // the environment wins
+}
+
+TEST_CASE("init takes the program's options, once, and the environment wins over them") {
+  const ProgramEnd end = run_program("child asks for options in code", {{"GOGC", "30"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}

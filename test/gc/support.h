@@ -1,0 +1,209 @@
+// What the tests of gc/ share: addresses that no scan recognises, threads that do not stand in the way of a stop, and child
+// processes for what needs an environment of its own.
+//
+// The process's heap is shared by all tests of a program: measure differences, and drop what was made.
+#pragma once
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <tricolor/gc.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "alloc/base/os.h"
+#include "alloc/base/sanitizer.h"
+#include "alloc/cell.h"
+#include "gc/heap.h"
+
+extern char** environ;
+
+namespace tricolor::test {
+
+// ------------------------------------------------------------------------------------- who is alive
+
+// An address that no conservative scan recognises.
+class Hidden {
+ public:
+  Hidden() = default;
+  explicit Hidden(const void* p) : x_word(~reinterpret_cast<std::uintptr_t>(p)) {}
+  template <class T>
+  explicit Hidden(const gc::ptr<T>& p) : Hidden(static_cast<const void*>(p.get())) {}
+  std::uintptr_t address() const { return ~x_word; }
+  std::uintptr_t complement() const { return x_word; }
+
+ private:
+  std::uintptr_t x_word = 0;
+};
+
+// Overwrites what functions that have returned left below this frame.
+[[gnu::noinline]] inline void scrub_stack() {
+  volatile char dead[48 << 10];
+  for (auto& byte : dead) byte = 0;
+}
+
+// A complete cycle without what the caller's dead frames hold.
+[[gnu::noinline]] inline void collect() {
+  scrub_stack();
+  gc::collect();
+}
+
+// Does the object still exist? True for an address that has been allocated again, so ask right after collect().
+[[gnu::noinline]] inline bool alive(Hidden object) {
+  const impl::ArenaMap& map = impl::Heap::existing()->allocator().map;
+  return static_cast<bool>(impl::find_allocated_cell(map, object.address()));
+}
+
+[[gnu::noinline]] inline std::size_t count_alive(const std::vector<Hidden>& objects) {
+  std::size_t count = 0;
+  for (const Hidden object : objects) count += alive(object);
+  scrub_stack();
+  return count;
+}
+
+// Runs fn in a frame of its own, so that what it leaves behind is scrubbed by collect().
+template <class F>
+[[gnu::noinline]] void apart(F fn) {
+  fn();
+  asm volatile("");
+}
+
+// A node whose content can be checked.
+struct Node {
+  gc::ptr<Node> next;
+  gc::ptr<Node> other;
+  std::uint64_t value = 0;
+  std::uint64_t check = 0;
+};
+
+inline std::uint64_t checksum(std::uint64_t value) { return value * 0x9e3779b97f4a7c15 + 0x7f4a7c15; }
+
+inline Node* make_node(std::uint64_t value, Node* next = nullptr) {
+  Node* const node = gc::make<Node>();
+  node->value = value;
+  node->check = checksum(value);
+  node->next = next;
+  return node;
+}
+
+inline bool intact(const Node* node, std::uint64_t value) { return node->value == value && node->check == checksum(value); }
+
+// Under stress=n collections come by themselves, so numbers of them say nothing.
+inline bool stressed() {
+  gc::thread_scope attach;
+  return impl::Heap::existing()->settings().stress != 0;
+}
+
+// ------------------------------------------------------------------------------------------ threads
+
+// Waits until `counter` is at least `wanted`, without being in a collection's way.
+inline void wait_until(const std::atomic<int>& counter, int wanted) {
+  gc::blocking_call([&] {
+    for (int now; (now = counter.load()) < wanted;) counter.wait(now);
+  });
+}
+
+inline void raise(std::atomic<int>& counter, int to) {
+  counter.store(to);
+  counter.notify_all();
+}
+
+inline void join(std::thread& thread) {
+  gc::blocking_call([&] { thread.join(); });
+}
+
+// A thread whose stack holds nothing yet. (The C library uses the stacks of threads that have gone again, as they are.)
+template <class F>
+std::thread start_thread(F fn) {
+  return std::thread([fn = std::move(fn)]() mutable {
+    scrub_stack();
+    fn();
+  });
+}
+
+// Runs fn on a thread that is gone afterwards, with its stack and its registers.
+template <class F>
+void on_thread(F fn) {
+  std::thread thread = start_thread(std::move(fn));
+  join(thread);
+}
+
+// ---------------------------------------------------------------------------------- child processes
+
+struct ProgramEnd {
+  int exit_code = -1;  // -1 when a signal ended it
+  int signal = 0;
+  std::string output;  // what it wrote to stdout and stderr
+};
+
+using Variables = std::vector<std::pair<std::string, std::string>>;
+
+// Runs a hidden test of this program ("[.child]") in a process of its own, with these variables changed. A knob of
+// TRICOLOR_DEBUG that the parent has is not inherited.
+inline ProgramEnd run_program(const std::string& test, const Variables& changed = {}) {
+  Variables environment = changed;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const char* const equals = std::strchr(*variable, '=');
+    if (equals == nullptr) continue;
+    const std::string name(*variable, static_cast<std::size_t>(equals - *variable));
+    bool known = name == "TRICOLOR_DEBUG";
+    for (const auto& [mine, value] : changed) known |= mine == name;
+    if (!known) environment.emplace_back(name, equals + 1);
+  }
+  std::vector<std::string> lines;
+  for (const auto& [name, value] : environment) lines.push_back(name + "=" + value);
+  std::vector<char*> envp;
+  for (std::string& line : lines) envp.push_back(line.data());
+  envp.push_back(nullptr);
+  std::string program = "/proc/self/exe";
+  std::string name = test;
+  std::vector<char*> argv = {program.data(), name.data(), nullptr};
+
+  ProgramEnd end;
+  int pipe_ends[2];
+  if (pipe2(pipe_ends, O_CLOEXEC) != 0) return end;
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDERR_FILENO);
+  pid_t child = 0;
+  const int spawned = posix_spawn(&child, program.c_str(), &actions, nullptr, argv.data(), envp.data());
+  posix_spawn_file_actions_destroy(&actions);
+  close(pipe_ends[1]);
+  gc::blocking_call([&] {
+    char bytes[4096];
+    for (;;) {
+      const ssize_t n = read(pipe_ends[0], bytes, sizeof bytes);
+      if (n > 0) end.output.append(bytes, static_cast<std::size_t>(n));
+      if (n == 0 || (n < 0 && errno != EINTR)) break;
+    }
+    int status = 0;
+    if (spawned == 0) {
+      while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+      }
+      if (WIFEXITED(status)) end.exit_code = WEXITSTATUS(status);
+      if (WIFSIGNALED(status)) end.signal = WTERMSIG(status);
+    }
+  });
+  close(pipe_ends[0]);
+  return end;
+}
+
+inline bool has_line(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+// The seed of a random test: TRICOLOR_TEST_SEED, else a new one. Print it with INFO.
+inline std::uint64_t test_seed() {
+  if (const char* const given = std::getenv("TRICOLOR_TEST_SEED"); given != nullptr) return std::strtoull(given, nullptr, 0);
+  return impl::os::now_ns();
+}
+
+}  // namespace tricolor::test

@@ -1,0 +1,522 @@
+#include <tricolor/thread.h>
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/time.h>
+#include <tricolor/gc.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cerrno>
+#include <random>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+
+namespace {
+
+// Lists that are checked all the time: what a thread has made must be as it was made.
+class Lists {
+ public:
+  explicit Lists(std::uint64_t seed) : x_random(seed) {}
+
+  // One step: makes a list or checks and drops one. False when an object was lost.
+  bool step() {
+    const std::size_t slot = x_random() % x_lists.size();
+    if (!check(slot)) return false;
+    const std::size_t length = x_random() % 200;
+    x_first[slot] = x_random();
+    x_length[slot] = length;
+    Node* list = nullptr;
+    for (std::size_t i = 0; i < length; ++i) list = make_node(x_first[slot] + i, list);
+    x_lists[slot] = list;
+    return true;
+  }
+
+  bool check(std::size_t slot) const {
+    std::size_t left = x_length[slot];
+    for (const Node* node = x_lists[slot]; node != nullptr; node = node->next) {
+      if (left-- == 0 || !intact(node, x_first[slot] + left)) return false;
+    }
+    return left == 0;
+  }
+
+ private:
+  std::mt19937_64 x_random;
+  std::array<Node*, 16> x_lists = {};
+  std::array<std::uint64_t, 16> x_first = {};
+  std::array<std::size_t, 16> x_length = {};
+};
+
+}  // namespace
+
+TEST_CASE("threads allocate while others collect, and lose nothing") {
+  const auto seed = test_seed();
+  INFO("TRICOLOR_TEST_SEED=" << seed);
+  std::atomic<int> lost{0};
+  std::atomic<bool> end{false};
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 4; ++t) {
+    threads.push_back(start_thread([&, t] {
+      Lists lists(seed + t);
+      for (int i = 0; i < 1'500; ++i) {
+        if (!lists.step()) ++lost;
+      }
+    }));
+  }
+  std::thread collector = start_thread([&] {
+    while (!end) gc::collect();
+  });
+  for (std::thread& thread : threads) join(thread);
+  end = true;
+  join(collector);
+  CHECK(lost == 0);
+}
+
+TEST_CASE("threads that all collect at once each get a cycle of their own or share one") {
+  const std::uint64_t before = gc::stats().cycles_forced;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.push_back(start_thread([] {
+      for (int i = 0; i < 50; ++i) gc::collect();
+    }));
+  }
+  for (std::thread& thread : threads) join(thread);
+  const std::uint64_t cycles = gc::stats().cycles_forced - before;
+  CHECK(cycles >= 50);
+  CHECK(cycles <= 400);
+}
+
+TEST_CASE("threads are born and die during collections, ten thousand times") {
+  const std::uint64_t threads_before = gc::stats().threads_count;
+  std::atomic<bool> end{false};
+  std::atomic<int> lost{0};
+  std::thread collector = start_thread([&] {
+    while (!end) gc::collect();
+  });
+  for (int i = 0; i < 2'500; ++i) {
+    std::array<std::thread, 4> threads;
+    for (std::thread& thread : threads) {
+      thread = std::thread([&, i] {
+        Node* list = nullptr;
+        for (std::uint64_t n = 0; n < 10; ++n) list = make_node(n, list);
+        if (i % 2 == 0) gc::blocking_call([] { std::this_thread::yield(); });
+        std::uint64_t expected = 10;
+        for (const Node* node = list; node != nullptr; node = node->next) {
+          if (!intact(node, --expected)) ++lost;
+        }
+        if (expected != 0) ++lost;
+      });
+    }
+    for (std::thread& thread : threads) join(thread);
+  }
+  end = true;
+  join(collector);
+  CHECK(lost == 0);
+  CHECK(gc::stats().threads_count == threads_before);
+}
+
+TEST_CASE("a thread's cells that it had claimed and not used are free again when it has gone") {
+  collect();
+  const std::uint64_t before = gc::stats().heap_live_bytes;
+  for (int i = 0; i < 1'000; ++i) {
+    on_thread([] { make_node(1); });
+  }
+  collect();
+  CHECK(gc::stats().heap_live_bytes <= before + (64 << 10));
+}
+
+TEST_CASE("a root that outlives its thread keeps the object") {
+  gc::root<Node> root;
+  on_thread([&] { root = make_node(12, make_node(13)); });
+  collect();
+  CHECK(intact(root, 12));
+  CHECK(intact(root->next, 13));
+}
+
+namespace {
+
+struct Last {
+  gc::root<Node> root;
+  ~Last() {
+    Node* const node = make_node(14, root);
+    gc::collect();
+    ok = intact(node, 14) && intact(node->next, 15);
+  }
+  static inline std::atomic<bool> ok{false};
+};
+
+}  // namespace
+
+TEST_CASE("a thread_local with a destructor may use the heap while its thread dies") {
+  const std::uint64_t threads = gc::stats().threads_count;
+  on_thread([] {
+    thread_local Last last;
+    last.root = make_node(15);
+  });
+  CHECK(Last::ok);
+  CHECK(gc::stats().threads_count == threads);
+}
+
+TEST_CASE("a key's destructor that allocates attaches its dying thread once more, and it is detached again") {
+  static pthread_key_t key;
+  REQUIRE(pthread_key_create(&key, [](void*) { make_node(16); }) == 0);
+  const std::uint64_t threads = gc::stats().threads_count;
+  for (int i = 0; i < 100; ++i) {
+    on_thread([] {
+      make_node(17);
+      pthread_setspecific(key, &key);
+    });
+  }
+  collect();
+  CHECK(gc::stats().threads_count == threads);
+  pthread_key_delete(key);
+}
+
+TEST_CASE("an attached thread is counted, and a thread_scope nests") {
+  const std::uint64_t before = gc::stats().threads_count;
+  std::array<std::uint64_t, 4> seen = {};
+  on_thread([&] {
+    seen[0] = gc::stats().threads_count;
+    {
+      const gc::thread_scope outer;
+      seen[1] = gc::stats().threads_count;
+      { const gc::thread_scope inner; }
+      seen[2] = gc::stats().threads_count;
+      make_node(1);
+      gc::collect();
+    }
+    seen[3] = gc::stats().threads_count;
+  });
+  CHECK(seen == std::array<std::uint64_t, 4>{before, before + 1, before + 1, before});
+}
+
+// ------------------------------------------------------------------------------------ blocking_call
+
+TEST_CASE("blocking_call returns what the function returns") {
+  int number = 5;
+  CHECK(gc::blocking_call([] { return 3; }) == 3);
+  int& reference = gc::blocking_call([&]() -> int& { return number; });
+  CHECK(&reference == &number);
+  struct MoveOnly {
+    explicit MoveOnly(int v) : value(v) {}
+    MoveOnly(MoveOnly&&) = default;
+    int value;
+  };
+  CHECK(gc::blocking_call([] { return MoveOnly(7); }).value == 7);
+  gc::blocking_call([&] { ++number; });
+  CHECK(number == 6);
+  const auto constant = [] { return 8; };
+  CHECK(gc::blocking_call(constant) == 8);
+  CHECK(gc::blocking_call([] { return gc::blocking_call([] { return 9; }); }) == 9);
+}
+
+TEST_CASE("exceptions pass through blocking_call, and the thread can be stopped afterwards") {
+  for (int i = 0; i < 1'000; ++i) {
+    CHECK_THROWS_AS(gc::blocking_call([] { throw std::runtime_error("out"); }), std::runtime_error);
+    CHECK_THROWS_AS(gc::blocking_call([]() -> int { throw 5; }), int);
+  }
+  std::atomic<int> ready{0};
+  std::atomic<int> step{0};
+  bool kept = false;
+  std::thread thread = start_thread([&] {
+    Node* const node = make_node(18);
+    try {
+      gc::blocking_call([] { throw 1; });
+    } catch (int) {
+    }
+    raise(ready, 1);
+    while (step.load() < 1) gc::safepoint();
+    kept = intact(node, 18);
+  });
+  wait_until(ready, 1);
+  collect();
+  raise(step, 1);
+  join(thread);
+  CHECK(kept);
+}
+
+TEST_CASE("a thread that is cancelled inside blocking_call leaves the registry") {
+  const std::uint64_t threads = gc::stats().threads_count;
+  std::atomic<int> ready{0};
+  static std::atomic<int> destroyed;
+  destroyed = 0;
+  int pipe_ends[2];
+  REQUIRE(pipe(pipe_ends) == 0);
+  struct Argument {
+    std::atomic<int>& ready;
+    int fd;
+  } argument{ready, pipe_ends[0]};
+  for (int i = 1; i <= 20; ++i) {
+    pthread_t thread;
+    REQUIRE(pthread_create(
+                &thread, nullptr,
+                [](void* a) -> void* {
+                  struct Destroyed {
+                    ~Destroyed() { ++destroyed; }
+                  } const guard;
+                  auto& arg = *static_cast<Argument*>(a);
+                  Node* const node = make_node(19);
+                  gc::blocking_call([&] {
+                    arg.ready.fetch_add(1);
+                    arg.ready.notify_all();
+                    for (char byte;;) (void)!read(arg.fd, &byte, 1);  // a cancellation point
+                  });
+                  gc::keep_alive(node);
+                  return nullptr;
+                },
+                &argument) == 0);
+    wait_until(ready, i);
+    if (i % 2 == 0) collect();
+    REQUIRE(pthread_cancel(thread) == 0);
+    void* result = nullptr;
+    gc::blocking_call([&] { pthread_join(thread, &result); });
+    CHECK(result == PTHREAD_CANCELED);
+    collect();
+  }
+  CHECK(destroyed == 20);
+  CHECK(gc::stats().threads_count == threads);
+  close(pipe_ends[0]);
+  close(pipe_ends[1]);
+}
+
+TEST_CASE("a thread inside blocking_call gets no signal: its system call is never interrupted") {
+  int pipe_ends[2];
+  REQUIRE(pipe(pipe_ends) == 0);
+  std::atomic<int> ready{0};
+  int result = 0;
+  int error = 0;
+  std::thread thread = start_thread([&] {
+    make_node(1);
+    gc::blocking_call([&] {
+      raise(ready, 1);
+      pollfd wanted{pipe_ends[0], POLLIN, 0};
+      result = poll(&wanted, 1, -1);  // the kernel never restarts it
+      error = errno;
+    });
+  });
+  wait_until(ready, 1);
+  for (int i = 0; i < 200; ++i) gc::collect();
+  REQUIRE(write(pipe_ends[1], "x", 1) == 1);
+  join(thread);
+  INFO(error);
+  CHECK(result == 1);
+  close(pipe_ends[0]);
+  close(pipe_ends[1]);
+}
+
+TEST_CASE("a thread that leaves blocking_call while the world is stopped keeps its objects") {
+  // It has an object that no earlier capture knows, each time it leaves.
+  std::atomic<bool> end{false};
+  std::atomic<int> lost{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.push_back(start_thread([&] {
+      for (std::uint64_t i = 0; i < 40'000; ++i) {
+        Node* const node = make_node(i);
+        gc::blocking_call([] {});
+        if (!intact(node, i)) ++lost;
+      }
+    }));
+  }
+  std::thread collector = start_thread([&] {
+    while (!end) gc::collect();
+  });
+  for (std::thread& thread : threads) join(thread);
+  end = true;
+  join(collector);
+  CHECK(lost == 0);
+}
+
+TEST_CASE("roots may be made of nothing, moved and dropped inside blocking_call while others collect") {
+  std::atomic<bool> end{false};
+  std::atomic<int> lost{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.push_back(start_thread([&] {
+      for (std::uint64_t i = 0; i < 20'000; ++i) {
+        Node* const node = make_node(i);
+        gc::root<Node> root = node;
+        gc::blocking_call([&] { root.reset(); });
+        if (!intact(node, i)) ++lost;
+      }
+    }));
+  }
+  std::thread collector = start_thread([&] {
+    while (!end) gc::collect();
+  });
+  for (std::thread& thread : threads) join(thread);
+  end = true;
+  join(collector);
+  CHECK(lost == 0);
+}
+
+// ---------------------------------------------------------------------------------- host's signals
+
+TEST_CASE("errno is kept across a stop") {
+  if (tricolor::impl::kStopByPolls) {
+    WARN("skipped: this build stops threads by polls, not in a signal handler");
+    return;
+  }
+  std::atomic<int> ready{0};
+  std::atomic<int> step{0};
+  int changed = 0;
+  std::thread thread = start_thread([&] {
+    make_node(1);
+    errno = 4711;
+    raise(ready, 1);
+    int seen = 4711;
+    while (step.load() == 0 && seen == 4711) seen = errno;
+    changed = seen;
+  });
+  wait_until(ready, 1);
+  for (int i = 0; i < 100; ++i) gc::collect();
+  raise(step, 1);
+  join(thread);
+  CHECK(changed == 4711);
+}
+
+TEST_CASE("the host's timer signals go on during collections, and interrupt nothing of ours") {
+  static std::atomic<int> ticks;
+  ticks = 0;
+  struct sigaction action = {};
+  struct sigaction before;
+  action.sa_handler = [](int) { ticks.fetch_add(1, std::memory_order_relaxed); };
+  action.sa_flags = SA_RESTART;
+  REQUIRE(sigaction(SIGALRM, &action, &before) == 0);
+  const itimerval each_200_us{{0, 200}, {0, 200}};
+  const itimerval never{};
+  const auto seed = test_seed();
+  INFO("TRICOLOR_TEST_SEED=" << seed);
+  REQUIRE(setitimer(ITIMER_REAL, &each_200_us, nullptr) == 0);
+  std::atomic<int> lost{0};
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 3; ++t) {
+    threads.push_back(start_thread([&, t] {
+      Lists lists(seed + t);
+      for (int i = 0; i < 500 || ticks.load() < 100; ++i) {
+        if (!lists.step()) ++lost;
+        if (i % 10 == 0) gc::collect();
+      }
+    }));
+  }
+  for (std::thread& thread : threads) join(thread);
+  REQUIRE(setitimer(ITIMER_REAL, &never, nullptr) == 0);
+  REQUIRE(sigaction(SIGALRM, &before, nullptr) == 0);
+  CHECK(lost == 0);
+  CHECK(ticks >= 100);
+}
+
+TEST_CASE("a thread that blocked every signal before its first allocation is stopped all the same") {
+  std::atomic<int> ready{0};
+  std::atomic<int> step{0};
+  bool kept = false;
+  bool still_blocked = false;
+  std::thread thread = start_thread([&] {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    Node* const node = make_node(20);
+    raise(ready, 1);
+    while (step.load() == 0) gc::safepoint();
+    kept = intact(node, 20);
+    sigset_t now;
+    pthread_sigmask(SIG_SETMASK, nullptr, &now);
+    still_blocked = sigismember(&now, SIGUSR1) == 1 && sigismember(&now, SIGALRM) == 1;
+  });
+  wait_until(ready, 1);
+  for (int i = 0; i < 3; ++i) gc::collect();
+  raise(step, 1);
+  join(thread);
+  CHECK(kept);
+  CHECK(still_blocked);
+}
+
+// -------------------------------------------------------------------------------- critical, safepoint
+
+TEST_CASE("a critical section delays a stop until it is left") {
+  std::atomic<int> ready{0};
+  std::atomic<int> collected{0};
+  int collected_inside = -1;
+  bool was_asked = false;
+  bool kept = false;
+  std::thread thread = start_thread([&] {
+    Node* node = nullptr;
+    {
+      const gc::critical section;
+      const gc::critical nested;
+      node = make_node(21);
+      raise(ready, 1);
+      // The note is left when the stop is asked for and cannot be done.
+      const auto& note = tricolor::detail::current_cache->stop_note;
+      while (note.load() == 0) std::this_thread::yield();
+      was_asked = true;
+      node->next = make_node(22);  // units inside do not stop the thread either
+      collected_inside = collected.load();
+    }
+    while (collected.load() == 0) gc::safepoint();
+    kept = intact(node, 21) && intact(node->next, 22);
+  });
+  std::thread collector = start_thread([&] {
+    wait_until(ready, 1);
+    gc::collect();
+    raise(collected, 1);
+  });
+  join(collector);
+  join(thread);
+  CHECK(was_asked);
+  CHECK(collected_inside == 0);
+  CHECK(kept);
+}
+
+TEST_CASE("an allocation inside a critical section starts no cycle and succeeds") {
+  const int percent = gc::set_percent(1);
+  collect();
+  {
+    const gc::critical section;
+    const std::uint64_t cycles = gc::stats().cycles_total;
+    for (int i = 0; i < 1'000; ++i) gc::make_array<char>(10'000);
+    CHECK(gc::stats().cycles_total == cycles);
+  }
+  const std::uint64_t cycles = gc::stats().cycles_total;
+  for (int i = 0; i < 1'000; ++i) gc::make_array<char>(10'000);
+  CHECK(gc::stats().cycles_total > cycles);
+  gc::set_percent(percent);
+}
+
+TEST_CASE("a safepoint lets a thread be stopped that does nothing else") {
+  std::atomic<int> ready{0};
+  std::atomic<int> step{0};
+  std::thread thread = start_thread([&] {
+    const gc::thread_scope scope;
+    raise(ready, 1);
+    while (step.load() == 0) gc::safepoint();
+  });
+  wait_until(ready, 1);
+  for (int i = 0; i < 100; ++i) gc::collect();
+  raise(step, 1);
+  join(thread);
+  gc::safepoint();
+  on_thread([] { gc::safepoint(); });  // of a thread that is not attached: nothing to do
+}
+
+TEST_CASE("a pointer store to an object is a poll") {
+  std::atomic<int> ready{0};
+  std::atomic<int> step{0};
+  std::thread thread = start_thread([&] {
+    Node* const node = make_node(23);
+    raise(ready, 1);
+    while (step.load() == 0) node->next = node;
+  });
+  wait_until(ready, 1);
+  for (int i = 0; i < 20; ++i) gc::collect();
+  raise(step, 1);
+  join(thread);
+}

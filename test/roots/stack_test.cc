@@ -1,0 +1,130 @@
+#include "roots/stack.h"
+
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+using tricolor::impl::AddressRange;
+using tricolor::impl::current_stack_bounds;
+using tricolor::impl::StackBounds;
+using tricolor::impl::StackCapture;
+
+namespace {
+
+using Words = std::vector<std::uintptr_t>;
+
+// A capture with its buffer, over a stack that is a vector.
+struct Fixture {
+  Words buffer = Words(StackCapture::kCapacity);
+  StackCapture capture{buffer.data(), StackCapture::kCapacity};
+
+  Words take(const Words& stack, AddressRange range, std::size_t unaligned = 0) {
+    const char* const top = reinterpret_cast<const char*>(stack.data()) + unaligned;
+    capture.capture(top, stack.data() + stack.size(), range);
+    return {capture.begin(), capture.end()};
+  }
+};
+
+constexpr AddressRange kRange{0x1000, 0x2000};
+
+}  // namespace
+
+TEST_CASE("a capture keeps the words inside the range, in order, and nothing else") {
+  Fixture f;
+  CHECK(f.take({0, 0x1000, 0xfff, 0x1fff, 0x2000, 7, 0x1801, UINTPTR_MAX, 0x1800}, kRange) ==
+        Words{0x1000, 0x1fff, 0x1801, 0x1800});
+  CHECK(f.capture.complete());
+  CHECK(f.capture.stack_bytes() == 9 * sizeof(void*));
+}
+
+TEST_CASE("a capture starts at the first whole word at or above top") {
+  Fixture f;
+  const Words stack = {0x1001, 0x1002, 0x1003};
+  CHECK(f.take(stack, kRange, 0) == Words{0x1001, 0x1002, 0x1003});
+  CHECK(f.take(stack, kRange, 1) == Words{0x1002, 0x1003});
+  CHECK(f.take(stack, kRange, 7) == Words{0x1002, 0x1003});
+  CHECK(f.take(stack, kRange, 8) == Words{0x1002, 0x1003});
+  CHECK(f.take(stack, kRange, 24).empty());
+}
+
+TEST_CASE("nothing falls into the range of a heap without memory") {
+  Fixture f;
+  CHECK(f.take({0, 1, 0x1000, UINTPTR_MAX}, AddressRange{}).empty());
+  CHECK(f.take({0, 1, 0x1000, UINTPTR_MAX}, AddressRange{UINTPTR_MAX, UINTPTR_MAX}).empty());
+  CHECK(f.capture.complete());
+}
+
+TEST_CASE("a capture that fills its buffer is complete, one word more is not, and the next one starts afresh") {
+  Fixture f;
+  Words stack(StackCapture::kCapacity, 0x1000);
+  CHECK(f.take(stack, kRange).size() == StackCapture::kCapacity);
+  CHECK(f.capture.complete());
+
+  stack.insert(stack.begin(), 100, 3);  // words outside of the range take no room
+  CHECK(f.take(stack, kRange).size() == StackCapture::kCapacity);
+  CHECK(f.capture.complete());
+
+  stack.push_back(0x1000);
+  f.take(stack, kRange);
+  CHECK_FALSE(f.capture.complete());
+  CHECK(f.capture.top() == stack.data());
+  CHECK(f.capture.base() == stack.data() + stack.size());
+
+  CHECK(f.take({0x1234}, kRange) == Words{0x1234});
+  CHECK(f.capture.complete());
+}
+
+TEST_CASE("the bounds of the main thread's stack contain its frames and not the heap or the globals") {
+  const StackBounds bounds = current_stack_bounds();
+  static int global;
+  const std::vector<char> heap(1);
+  char local = 0;
+  CHECK(bounds.lowest < bounds.base);
+  CHECK(bounds.contains(&local));
+  CHECK_FALSE(bounds.contains(&global));
+  CHECK_FALSE(bounds.contains(heap.data()));
+  CHECK(bounds.contains(bounds.lowest));
+  CHECK_FALSE(bounds.contains(bounds.base));
+  // What the kernel put above the first frame (environment, auxiliary vector) is part of the stack.
+  CHECK(reinterpret_cast<char*>(environ[0]) > &local);
+}
+
+TEST_CASE("every thread has bounds of its own") {
+  StackBounds theirs;
+  bool contains_local = false;
+  std::thread([&] {
+    char local = 0;
+    theirs = current_stack_bounds();
+    contains_local = theirs.contains(&local);
+  }).join();
+  CHECK(contains_local);
+  char local = 0;
+  CHECK_FALSE(theirs.contains(&local));
+}
+
+TEST_CASE("a stack that the program brought is bounded as it was given") {
+  constexpr std::size_t kBytes = 1 << 20;
+  void* const memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(memory != MAP_FAILED);
+  pthread_attr_t attributes;
+  REQUIRE(pthread_attr_init(&attributes) == 0);
+  REQUIRE(pthread_attr_setstack(&attributes, memory, kBytes) == 0);
+  StackBounds bounds;
+  pthread_t thread;
+  REQUIRE(pthread_create(
+              &thread, &attributes,
+              [](void* out) -> void* {
+                *static_cast<StackBounds*>(out) = current_stack_bounds();
+                return nullptr;
+              },
+              &bounds) == 0);
+  REQUIRE(pthread_join(thread, nullptr) == 0);
+  pthread_attr_destroy(&attributes);
+  CHECK(bounds.lowest == memory);
+  CHECK(bounds.base == static_cast<char*>(memory) + kBytes);
+  munmap(memory, kBytes);
+}

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# test/run.sh [all]: sets this machine up, builds every configuration and runs its tests.
+#
+#   debug    unit, house and compile_fail suites, all internal checks on
+#   release  unit and install suites, as it is shipped
+#   asan     unit suite under AddressSanitizer and UndefinedBehaviorSanitizer
+#   tsan     unit suite under ThreadSanitizer
+#
+# With `all` also: the unit suite with clang++, clang-format, clang-tidy, and the stress suite in
+# release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel compilers. The last
+# line is `N passed, M failed`; what could not be built or never ran counts as failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. .ci/setup
+export STRESS_SECONDS=${STRESS_SECONDS:-60}
+
+passed=0 failed=0 skipped=0
+what=${1:-quick}
+
+count() {  # PASSED FAILED NAME
+  passed=$((passed + $1)) failed=$((failed + $2))
+  echo "-- $3: $1 passed, $2 failed"
+}
+
+check() {  # NAME COMMAND...: one test that is a command
+  if "${@:2}" >build/check.log 2>&1; then
+    count 1 0 "$1"
+  else
+    grep -E 'error:|rror while' build/check.log | sort -u | head -n 50
+    count 0 1 "$1"
+  fi
+}
+
+# Configures where that has not been done, and builds.
+build() {  # FOLDER OPTIONS...
+  [ -f "$1/build.ninja" ] ||
+    meson setup "$1" --werror -Dtests=enabled "${@:2}" || return 1
+  ninja -C "$1" ${JOBS:+-j "$JOBS"}
+}
+
+# Runs suites of a configuration that has been built, and counts what meson's log says of each test.
+run_suites() {  # NAME SUITES ARGUMENTS-OF-MESON-TEST...
+  local logs=build/$1/meson-logs suite suites=() results ran good jumped
+  for suite in $2; do suites+=(--suite "$suite"); done
+  rm -f "$logs"/testlog*.json  # with a wrapper the name has a suffix
+  meson test -C "build/$1" --no-rebuild --print-errorlogs "${suites[@]}" "${@:3}"
+  # One test a line; quotes inside of what a test printed are escaped.
+  results=$(cat "$logs"/testlog*.json 2>/dev/null | grep -o '"result": "[A-Z]*"')
+  ran=$(grep -c . <<<"$results")
+  good=$(grep -cE '"(OK|EXPECTEDFAIL)"' <<<"$results")
+  jumped=$(grep -c '"SKIP"' <<<"$results")
+  skipped=$((skipped + jumped))
+  if [ "$ran" -eq 0 ]; then count 0 1 "$1 ($2): no test ran"; return; fi
+  count "$good" $((ran - good - jumped)) "$1 ($2)"
+}
+
+configuration() {  # NAME SUITES OPTIONS-OF-MESON-SETUP...
+  echo "== $1"
+  if build "build/$1" "${@:3}" >"build/$1.log" 2>&1; then
+    run_suites "$1" "$2" "${wrapper[@]}"
+  else
+    grep -E -A 12 'error|ERROR|FAILED|warning:' "build/$1.log" | head -n 100
+    count 0 1 "$1 (does not build; all of it is in build/$1.log)"
+  fi
+}
+
+needs_build_tools
+needs_command cmake cmake
+needs_library catch2 catch2
+needs_library bdw-gc libgc-dev
+needs_library benchmark libbenchmark-dev
+if [ "$what" = all ]; then
+  needs_command clang++ clang
+  needs_command clang-tidy clang-tidy
+  needs_command clang-format clang-format
+fi
+install_missing
+mkdir -p build
+
+# GCC 12's sanitizers do not start where the kernel spreads addresses wider than it knew.
+wrapper=()
+if [ "$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -gt 28 ] && setarch -R true 2>/dev/null; then
+  wrapper=(--wrapper 'setarch -R')
+fi
+
+sanitized=(--buildtype=debugoptimized -Ddefault_library=static -Dbenchmarks=disabled)
+configuration debug 'unit house compile_fail' --buildtype=debug -Dbenchmarks=disabled
+configuration release-test 'unit install' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
+configuration asan unit -Db_sanitize=address,undefined "${sanitized[@]}"
+configuration tsan unit -Db_sanitize=thread "${sanitized[@]}"
+
+if [ "$what" = all ]; then
+  CXX=clang++ configuration clang unit --buildtype=debugoptimized -Dbenchmarks=enabled
+  mapfile -t sources < <(find alloc barrier roots gc examples bench test -name '*.cc' -o -name '*.h')
+  check clang-format clang-format --dry-run -Werror "${sources[@]}"
+  check clang-tidy run-clang-tidy -quiet -p build/clang -j "${JOBS:-$(nproc)}" "$PWD/(alloc|barrier|roots|gc)/"
+  run_suites release-test stress
+  run_suites tsan stress "${wrapper[@]}"
+fi
+
+[ $skipped -eq 0 ] || echo "-- $skipped skipped"
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]
