@@ -44,6 +44,18 @@ PageCount Central::sweep(Allocator& allocator, PageRecord* span) {
   return pages;
 }
 
+void Central::revisit(PageRecord* span) {
+  const Guard guard(x_lock);
+  span->hint_word = 0;
+  const std::uint32_t slot = span->slot_or_pages;
+  if (slot >= x_cursor) return;
+  // Trade places with the last visited one, and let the cursor go back over it.
+  --x_cursor;
+  std::swap(x_spans[slot], x_spans[x_cursor]);
+  x_spans[slot]->slot_or_pages = slot;
+  x_spans[x_cursor]->slot_or_pages = x_cursor;
+}
+
 void Central::reset() { x_cursor = 0; }
 
 // Claims free cells from at most Claim::kWords consecutive words of the bitmap.

@@ -50,6 +50,9 @@ class Central {
   // Sweeps `span` if it is still unswept, and gives its pages back when nothing in it is left. Returns the pages freed.
   PageCount sweep(Allocator& allocator, PageRecord* span);
 
+  // Cells of `span` have become free again: the next claims look there. Not in a signal handler: takes the lock.
+  void revisit(PageRecord* span);
+
   // The next claim starts at the first span again. World stopped.
   void reset();
 

@@ -160,6 +160,15 @@ void return_all(Allocator& allocator, LocalCache& cache) {
   cache.tiny = {};
 }
 
+void return_all_for_reuse(Allocator& allocator, LocalCache& cache) {
+  // Before they are returned: a span with claimed cells is not freed, and has been swept.
+  for (std::uint32_t i = 0; i < cache.open_count; ++i) {
+    PageRecord* const span = cache.claims[cache.open[i]].span;
+    span->kind->central.revisit(span);
+  }
+  return_all(allocator, cache);
+}
+
 void return_cell(Allocator& allocator, LocalCache& cache, char* cell) {
   const Cell found = find_allocated_cell(allocator.map, reinterpret_cast<std::uintptr_t>(cell));
   check(static_cast<bool>(found), "cache.exact", {reinterpret_cast<std::uintptr_t>(cell)});

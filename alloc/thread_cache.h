@@ -49,6 +49,10 @@ void accept_claim(Allocator& allocator, LocalCache& cache, const Kind& kind, con
 // Gives back all cells that are claimed and not used. Async-signal-safe; no lock.
 void return_all(Allocator& allocator, LocalCache& cache);
 
+// The same, and lets other threads find the cells before the next cycle: for a thread that ends. (Threads that come and go
+// with a few objects each would else leave nearly all of each claim behind.) Takes locks: not in a signal handler.
+void return_all_for_reuse(Allocator& allocator, LocalCache& cache);
+
 // Gives back one cell whose constructor has thrown; its content is wiped if its kind has references.
 void return_cell(Allocator& allocator, LocalCache& cache, char* cell);
 

@@ -4,8 +4,9 @@
 //   allocate_slow
 //     0. the next run of the thread's claim, if there is one: all of the rest is skipped
 //     1. a cycle, if one is due; the mutator waits for it (it has chosen no cell yet)
-//     2. a claim from the kind's spans (sweeping at most kSweepTries of them), else a
-//        fresh span: from free pages, else from spans of other kinds that turn out empty when swept, else from the system
+//     2. unless there are free pages, spans of any kind that are empty once they are swept give theirs
+//        a claim from the kind's spans (sweeping at most kSweepTries of them), else a fresh span from free pages, else from
+//        the system
 //     3. memory ends: sweep everything, a full collection, once more from 2; then std::bad_alloc
 //
 // Large objects take their pages at step 2 directly.
@@ -30,21 +31,28 @@ constexpr std::uint32_t kSweepTries = 100;
 constexpr std::uint32_t kEveryUnsweptSpan = UINT32_MAX;
 
 // The kind of a request, registered at its first use; null when memory or kinds have run out.
-Kind* kind_of(Heap& heap, const detail::cell_request& request) {
+Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request) {
   KindTable& kinds = heap.allocator().kinds;
   if (request.type == nullptr) {
     return &kinds[request.size_class == detail::kLargeClass ? kLargePointerFreeKind
                                                             : static_cast<std::uint32_t>(request.size_class)];
   }
-  const std::uint32_t id = kinds.id_of(*request.kind_slot, request.type(), request.size_class);
+  // The description is the user's side, with a lock of the C++ runtime around its making: before the critical section.
+  const detail::type_info& type = request.type();
+  const CriticalSection critical(mutator);
+  const std::uint32_t id = kinds.id_of(*request.kind_slot, type, request.size_class);
   return id == kUnregisteredKind ? nullptr : &kinds[id];
 }
 
-// Free pages, before the heap grows from spans that are empty once they are swept.
-std::optional<PageHeap::Run> take_pages(Heap& heap, PageCount count) {
-  PageHeap& pages = heap.allocator().pages;
-  if (!pages.has_free(count)) heap.cycle().sweeper().sweep_for(count);
-  return pages.take(count);
+// Before the heap grows, spans that are empty once they are swept give their pages. A stop may come in between: only a few
+// spans a critical section.
+void sweep_before_growing(Heap& heap, Mutator& mutator, PageCount needed) {
+  constexpr std::size_t kSpansAtOnce = 64;
+  Sweeper& sweeper = heap.cycle().sweeper();
+  while (!sweeper.done() && !heap.allocator().pages.has_free(needed)) {
+    const CriticalSection critical(mutator);
+    sweeper.sweep_for(needed, kSpansAtOnce);
+  }
 }
 
 bool claim_cells(Heap& heap, Mutator& mutator, Kind& kind) {
@@ -53,7 +61,7 @@ bool claim_cells(Heap& heap, Mutator& mutator, Kind& kind) {
   Claim claim;
   bool found = kind.central.claim(allocator, wanted, kSweepTries, claim);
   if (!found) {
-    if (const auto run = take_pages(heap, PageCount{kind.pages})) {
+    if (const auto run = allocator.pages.take(PageCount{kind.pages})) {
       found = kind.central.add_span(allocator, kind, run->first, run->zero, wanted, claim);
     }
   }
@@ -77,7 +85,7 @@ char* take_large(Heap& heap, Kind& kind, const detail::cell_request& request, bo
   Allocator& allocator = heap.allocator();
   const PageCount pages = pages_for(request.bytes);
   if (pages.value > UINT32_MAX) return nullptr;
-  const auto run = take_pages(heap, pages);
+  const auto run = allocator.pages.take(pages);
   if (!run) return nullptr;
   zero = !run->zero && (kind.scan != detail::ScanMode::none || request.zero);
   PageRecord* const span =
@@ -132,13 +140,14 @@ char* take_claimed(const detail::cell_request& request, const char** listed) {
     usage_error("an allocation inside gc::blocking_call: fn must touch no managed memory. Move the allocation out of it.");
   }
   if (request.bytes > std::size_t{1} << kAddressBits) throw std::bad_alloc();
-  Kind* const kind = kind_of(heap, request);
+  Kind* const kind = kind_of(heap, mutator, request);
   if (kind == nullptr) throw std::bad_alloc();
   for (bool collected = false;; collected = true) {
     heap.cycle().collect_if_due(mutator);
     collect_under_stress(heap, mutator);
     char* cell = nullptr;
     bool zero = false;
+    sweep_before_growing(heap, mutator, kind->cell_bytes != 0 ? PageCount{kind->pages} : pages_for(request.bytes));
     {
       const CriticalSection critical(mutator);
       cell = kind->cell_bytes != 0 ? take_small(heap, mutator, *kind) : take_large(heap, *kind, request, zero);
@@ -168,8 +177,12 @@ char* allocate_slow(const cell_request& request, const char** listed) {
   return cell;
 }
 
+thread_cache& attach_for_allocation() { return Heap::mutator(); }
+
 void give_back_cell(char* cell) noexcept {
   Mutator& mutator = *current_mutator();
+  // From here on it may be somebody else's, so it is under construction no more.
+  if (mutator.constructing != nullptr && mutator.constructing->cell == cell) mutator.constructing->cell = nullptr;
   const CriticalSection critical(mutator);
   return_cell(mutator.heap.allocator(), mutator, cell);
 }

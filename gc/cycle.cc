@@ -45,7 +45,7 @@ bool Cycle::create() {
 void Cycle::run(bool forced) {
   finish_previous_sweep();
   open(forced);
-  stop_the_world();
+  if (!stop_the_world()) return;
   mark_roots();
   mark_until_nothing_is_grey();
   start_sweeping();
@@ -58,7 +58,6 @@ void Cycle::finish_previous_sweep() {
 }
 
 void Cycle::open(bool forced) {
-  x_segments.update();  // when memory is refused, the last list
   const std::size_t most_packets =
       x_heap.settings().tinybuffers != 0 ? 1 : std::max<std::size_t>(64, x_heap.allocator().pages.in_use_bytes() >> 16);
   x_pool.set_most_packets(most_packets);
@@ -72,15 +71,28 @@ void Cycle::open(bool forced) {
   x_record.processors_count = os::cpu_count();
 }
 
-void Cycle::stop_the_world() {
-  x_begin_ns = os::now_ns();
+// With a complete list of segments: false when memory for it is refused, and nothing is stopped.
+bool Cycle::stop_the_world() {
   x_phase.advance(Phase::kOff, Phase::kStopping);
-  const std::uint64_t stop_ns = x_heap.handshake().stop();
+  std::uint64_t stop_ns = 0;
+  for (;;) {
+    if (!x_segments.update()) {
+      x_phase.advance(Phase::kStopping, Phase::kOff);
+      return false;
+    }
+    x_begin_ns = os::now_ns();
+    stop_ns = x_heap.handshake().stop();
+    // A library opened since the list was made may hold roots. It stays open or another one comes: each time round a
+    // thread has opened one, so this ends when the program stops doing that.
+    if (!x_segments.may_be_outdated()) break;
+    x_heap.handshake().start();
+  }
   x_numbers.stop_ns_last.store(stop_ns, std::memory_order_relaxed);
   x_phase.advance(Phase::kStopping, Phase::kMark);
   x_stopped_ns = os::now_ns();
   x_record.heap_start_bytes = static_cast<std::uint64_t>(
       std::max<std::int64_t>(0, x_heap.allocator().live_bytes.load(std::memory_order_relaxed)));
+  return true;
 }
 
 void Cycle::mark_roots() {
@@ -97,7 +109,7 @@ void Cycle::mark_roots() {
   for_each_construction(&Marker::keep_construction);
   for_each_construction(&Marker::scan_construction);
   handshake.for_each_mutator([this](Mutator& m) { mark_mutator(m); });
-  for (const Segment& segment : x_segments) mark_segment(segment);
+  for (const Segment& segment : x_segments) mark_through_kernel(segment.begin, segment.end);
   x_heap.roots().for_each([this](void* word) {
     x_globals_bytes += sizeof word;
     x_marker->mark_word(reinterpret_cast<std::uintptr_t>(word));
@@ -122,25 +134,29 @@ void Cycle::mark_mutator(Mutator& mutator) {
                          capture.base());
   }
   for (const TlsBlocks::Block& block : mutator.tls) {
-    x_globals_bytes += static_cast<std::size_t>(block.end - block.begin);
-    x_marker->mark_range(block.begin, block.end);
+    if (block.may_vanish) {
+      mark_through_kernel(block.begin, block.end);
+    } else {
+      x_globals_bytes += static_cast<std::size_t>(block.end - block.begin);
+      x_marker->mark_range(block.begin, block.end);
+    }
   }
 }
 
-void Cycle::mark_segment(const Segment& segment) {
-  const auto bytes = static_cast<std::size_t>(segment.end - segment.begin);
-  x_globals_bytes += bytes;
-  if (!segment.may_vanish) {
-    x_marker->mark_range(segment.begin, segment.end);
-    return;
-  }
-  // A library may have been unloaded since it was listed, so the kernel reads it for us.
-  for (const char* from = segment.begin; from < segment.end;) {
-    const std::size_t wanted = std::min(kCopyBytes, static_cast<std::size_t>(segment.end - from));
-    const std::size_t got = os::read_maybe_unmapped(x_copy, from, wanted);
-    x_marker->mark_range(x_copy, x_copy + got / sizeof(void*) * sizeof(void*));
-    if (got < wanted) break;
-    from += got;
+// Memory that may be gone, or of which pages may be inaccessible: the kernel reads it for us, a piece at a time.
+void Cycle::mark_through_kernel(const char* begin, const char* end) {
+  x_globals_bytes += static_cast<std::size_t>(end - begin);
+  const std::size_t page = os::kernel_page_bytes();
+  while (begin < end) {
+    const std::size_t wanted = std::min(kCopyBytes, static_cast<std::size_t>(end - begin));
+    const std::size_t got = os::read_maybe_unmapped(x_copy, begin, wanted) / sizeof(void*) * sizeof(void*);
+    x_marker->mark_range(x_copy, x_copy + got);
+    begin += got;
+    if (got + sizeof(void*) <= wanted) {  // the page after it cannot be read: go on behind it
+      begin = reinterpret_cast<const char*>(round_up(reinterpret_cast<std::uintptr_t>(begin) + 1, page));
+    } else if (got < wanted) {
+      return;  // less than a word is left
+    }
   }
 }
 
@@ -176,6 +192,7 @@ void Cycle::close() {
   const std::uint64_t end_ns = os::now_ns();
   const std::uint64_t pause_ns = end_ns - x_begin_ns;
   if (x_record.forced) finish_previous_sweep();
+  release_surplus();
   x_pool.trim();
 
   const auto add = [](std::atomic<std::uint64_t>& to, std::uint64_t n) { to.fetch_add(n, std::memory_order_relaxed); };
@@ -204,6 +221,15 @@ void Cycle::close() {
   x_record.worker_cpu_ns = x_record.mark_clock_ns;
   x_record.last_stop_cpu_ns = x_record.last_stop_clock_ns * x_record.processors_count;
   print_trace(x_record);
+}
+
+// Free pages beyond what the heap may grow to, and a tenth, go back to the system (Go's scavenger has the same target).
+void Cycle::release_surplus() {
+  PageHeap& pages = x_heap.allocator().pages;
+  const std::uint64_t goal = goal_bytes();
+  const std::uint64_t kept = std::max<std::uint64_t>(pages.in_use_bytes(), goal + goal / 10);
+  const std::uint64_t ready = pages.ready_bytes();
+  if (ready > kept) pages.release(pages_for(ready - kept));
 }
 
 // ---- when
@@ -321,8 +347,11 @@ void Cycle::serve() {
       }
       requested = x_requested;
     }
-    run_until(requested);
-    os::futex_wait(x_wakes, wakes);
+    if (reached(x_completed.load(std::memory_order_relaxed), requested)) {
+      os::futex_wait(x_wakes, wakes);
+    } else {
+      run_until(requested);  // and look again: the end may have been asked for meanwhile
+    }
   }
 }
 

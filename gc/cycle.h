@@ -3,12 +3,13 @@
 // A cycle in this version, on the collector's own thread:
 //
 //   finish_previous_sweep   allocation bits of this cycle are the mark bits of the last [phase.sweep-ends-first]
-//   open                    numbers at the start; the list of segments is brought up to date while the loader may run
-//   stop_the_world          every mutator has returned its claims and captured its stack (handshake.h)
+//   open                    numbers at the start
+//   stop_the_world          the list of segments is brought up to date; every mutator has returned its claims and captured its
+//                           stack (handshake.h)
 //   mark_roots              cells under construction first, then captures, thread-local storage, segments, handles
 //   mark_until_nothing_is_grey
 //   start_sweeping          the sweep epoch moves on, the next goal is set, the world runs again
-//   close                   a forced cycle sweeps to the end; numbers, trace line
+//   close                   a forced cycle sweeps to the end; surplus memory goes back; numbers, trace line
 //
 // Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked; a thread
 // that finds the heap at its goal waits for the cycle that is running, or asks for one, so that ten threads that find it
@@ -75,13 +76,14 @@ class Cycle {
   void run(bool forced);
   void finish_previous_sweep();
   void open(bool forced);
-  void stop_the_world();
+  bool stop_the_world();
   void mark_roots();
   void mark_mutator(Mutator& mutator);
-  void mark_segment(const Segment& segment);
+  void mark_through_kernel(const char* begin, const char* end);
   void mark_until_nothing_is_grey();
   void start_sweeping();
   void close();
+  void release_surplus();
 
   bool is_under_construction(const void* cell);
 
@@ -92,7 +94,7 @@ class Cycle {
   PhaseMachine x_phase;
   Marker* x_marker = nullptr;
   static constexpr std::size_t kCopyBytes = 64 << 10;
-  char* x_copy = nullptr;  // what the kernel has read for mark_segment
+  char* x_copy = nullptr;  // what the kernel has read for mark_through_kernel
 
   Mutex x_run{LockRank::kRun};  // held for the whole of a cycle
 

@@ -1,5 +1,6 @@
 #include "gc/handshake.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 
@@ -68,7 +69,7 @@ Mutator* Handshake::attach() {
     const std::size_t capacity = x_heap.settings().tinybuffers != 0 ? 4 : StackCapture::kCapacity;
     mutator = ::new (memory) Mutator(x_heap, static_cast<std::uintptr_t*>(words), capacity);
     if (!grow_tables(x_heap.allocator(), *mutator, kFirstTypedKind) || !mutator->tls.list(metadata) ||
-        pthread_setspecific(x_exit_key, mutator) != 0) {
+        !current_stack_bounds(mutator->stack) || pthread_setspecific(x_exit_key, mutator) != 0) {
       mutator->tls.free(metadata);
       free_tables(x_heap.allocator(), *mutator);
       mutator = nullptr;
@@ -80,7 +81,7 @@ Mutator* Handshake::attach() {
     return nullptr;
   }
   mutator->thread = os::thread_id();
-  mutator->stack = current_stack_bounds();
+  mutator->is_main_thread = mutator->thread == os::process_id();
   mutator->park = park_hook;
   // A host that blocks every signal before it starts its threads would hide them from us.
   sigset_t ours;
@@ -104,7 +105,7 @@ void Handshake::detach(Mutator& mutator) {
   } detach{*this, mutator};
   {
     const CriticalSection critical(mutator);
-    return_all(x_heap.allocator(), mutator);
+    return_all_for_reuse(x_heap.allocator(), mutator);
   }
   // While it waits for the registry a stop may be going on; it counts as blocked. With the lock there is none.
   with_spilled_registers(
@@ -154,7 +155,7 @@ std::uint64_t Handshake::stop() {
 template <class Done>
 void Handshake::wait_for_mutators(Done is_done) {
   const std::uint64_t begin_ns = os::now_ns();
-  std::uint64_t asked_ns = begin_ns;
+  std::uint64_t ask_again_ns = kAskAgainNs;  // doubles: real-time signals queue up, and the queue is the host's too
   std::uint64_t warn_ns = x_warn_after_ns;
   Mutator* m = x_first;
   for (;;) {
@@ -163,15 +164,15 @@ void Handshake::wait_for_mutators(Done is_done) {
     while (m != nullptr && is_done(*m)) m = m->next;
     if (m == nullptr) return;
     const std::uint64_t now = os::now_ns();
-    if (now - asked_ns >= kAskAgainNs) {
+    if (now - begin_ns >= ask_again_ns) {
       for (Mutator* late = m; late != nullptr; late = late->next) {
         if (late->state.load(std::memory_order_seq_cst) == MutatorState::running) ask(*late);
       }
-      asked_ns = now;
-      if (now - begin_ns >= warn_ns) {
-        name_laggards(now - begin_ns);
-        warn_ns *= 2;
-      }
+      ask_again_ns *= 2;
+    }
+    if (now - begin_ns >= warn_ns) {
+      name_laggards(now - begin_ns);
+      warn_ns *= 2;
     }
     os::futex_wait(x_arrivals, arrivals, kAskAgainNs);
   }
@@ -187,7 +188,16 @@ void Handshake::start() {
 
 void Handshake::ask(Mutator& mutator) {
   mutator.stop_note.store(1, std::memory_order_seq_cst);
-  if constexpr (!kStopByPolls) os::send_signal(mutator.thread, x_signal);
+  if constexpr (kStopByPolls) {
+    if (os::thread_exists(mutator.thread)) return;
+  } else {
+    if (os::send_signal(mutator.thread, x_signal) || os::thread_exists(mutator.thread)) return;
+  }
+  // It has ended without detaching: in the last round of its pthread key destructors it attached once more. Its stack and
+  // thread-local storage are gone; its claims are returned with those of the blocked.
+  mutator.tls.forget();
+  mutator.blocked_top = mutator.stack.base;
+  mutator.state.store(MutatorState::blocked, std::memory_order_seq_cst);
 }
 
 void Handshake::name_laggards(std::uint64_t waited_ns) {
@@ -213,6 +223,14 @@ void Handshake::name_laggards(std::uint64_t waited_ns) {
 
 // ---- the mutator's side
 
+// The main thread's stack may grow further than when it attached: the limit can be raised. Async-signal-safe.
+bool Handshake::is_on_stack(Mutator& mutator, const void* p) {
+  if (mutator.stack.contains(p)) return true;
+  if (!mutator.is_main_thread) return false;
+  mutator.stack.lowest = std::min(mutator.stack.lowest, mutator.stack.base - os::main_stack_limit_bytes());
+  return mutator.stack.contains(p);
+}
+
 void Handshake::park_hook(detail::thread_cache& cache) {
   auto& mutator = static_cast<Mutator&>(cache);
   mutator.heap.handshake().park(mutator);
@@ -220,26 +238,31 @@ void Handshake::park_hook(detail::thread_cache& cache) {
 
 void Handshake::park(Mutator& mutator) {
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;  // the outermost section parks
+  // Inside blocking_call a handle may be given back while the note of a stop is still there: that thread counts as stopped.
+  if (mutator.state.load(std::memory_order_relaxed) != MutatorState::running) return;
   with_spilled_registers(
       [](void* top, void* argument) {
         auto& m = *static_cast<Mutator*>(argument);
         Handshake& self = m.heap.handshake();
         // Not by CriticalSection, whose end would park again: from here on our own handler keeps out.
-        m.critical_depth.store(1, std::memory_order_relaxed);
-        std::atomic_signal_fence(std::memory_order_seq_cst);
-        // Sequentially consistent, with ask(): a note that this clears belongs to a stop that world_runs() sees.
-        m.stop_note.store(0, std::memory_order_seq_cst);
-        if (!self.world_runs()) {
-          if (!m.stack.contains(top)) {
-            usage_error(
-                "a thread uses managed memory on a stack that the collector does not know (a signal handler on an alternate "
-                "stack, or a coroutine switched by hand): its pointers there would be lost. Do not use gc:: in signal "
-                "handlers.");
+        do {
+          m.critical_depth.store(1, std::memory_order_relaxed);
+          std::atomic_signal_fence(std::memory_order_seq_cst);
+          // Sequentially consistent, with ask(): a note that this clears belongs to a stop that world_runs() sees.
+          m.stop_note.store(0, std::memory_order_seq_cst);
+          if (!self.world_runs()) {
+            if (!self.is_on_stack(m, top)) {
+              usage_error(
+                  "a thread uses managed memory on a stack that the collector does not know (a signal handler on an alternate "
+                  "stack, or a coroutine switched by hand): its pointers there would be lost. Do not use gc:: in signal "
+                  "handlers.");
+            }
+            self.stay_stopped(m, top);
           }
-          self.stay_stopped(m, top);
-        }
-        std::atomic_signal_fence(std::memory_order_seq_cst);
-        m.critical_depth.store(0, std::memory_order_relaxed);
+          std::atomic_signal_fence(std::memory_order_seq_cst);
+          m.critical_depth.store(0, std::memory_order_relaxed);
+          std::atomic_signal_fence(std::memory_order_seq_cst);
+        } while (m.stop_note.load(std::memory_order_relaxed) != 0);  // a stop that found us in here
       },
       &mutator);
 }
@@ -289,7 +312,7 @@ void Handshake::wait_for_change(std::uint32_t word) const {
 }
 
 void Handshake::enter_blocked(Mutator& mutator, void* top) {
-  if (!mutator.stack.contains(top)) {
+  if (!is_on_stack(mutator, top)) {
     usage_error("a thread waits for the collector on a stack that the collector does not know: its pointers there would be "
                 "lost.");
   }
@@ -327,7 +350,7 @@ void Handshake::on_signal(int, siginfo_t*, void* context) {
     // Everything that the interrupted frames hold lies between this signal frame (registers, vector state) and the base of
     // the stack; the red zone below the interrupted stack pointer is in between.
     if (m.in_unit.load(std::memory_order_relaxed) != 0 || m.critical_depth.load(std::memory_order_relaxed) != 0 ||
-        !m.stack.contains(context)) {
+        !self.is_on_stack(m, context)) {
       m.stop_note.store(1, std::memory_order_relaxed);
     } else {
       m.stop_note.store(0, std::memory_order_relaxed);  // of this stop; of the next one there is no note before its signal

@@ -31,7 +31,7 @@
 // Invariant [handshake.no-host-lock]: between stop() and start() nothing here or in what runs there allocates from malloc, uses
 //   stdio, or calls the loader.
 //
-// A mutator that does not stop is asked again every millisecond, and after `stopwarn` milliseconds named on stderr with the
+// A mutator that does not stop is asked again after 1, 2, 4, ... milliseconds, and after `stopwarn` milliseconds named on stderr with the
 // reason (blocked signal, critical section, foreign stack), as often as the time doubles. The stop goes on when it comes.
 #pragma once
 
@@ -99,6 +99,7 @@ class Handshake {
   template <class Done>
   void wait_for_mutators(Done is_done);
   void ask(Mutator& mutator);
+  static bool is_on_stack(Mutator& mutator, const void* p);
   void name_laggards(std::uint64_t waited_ns);
 
   Heap& x_heap;

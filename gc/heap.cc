@@ -1,5 +1,6 @@
 #include "gc/heap.h"
 
+#include <algorithm>
 #include <new>
 
 #include <tricolor/heap.h>
@@ -21,6 +22,11 @@ namespace {
 
 Mutex creation{LockRank::kInit};
 
+constexpr std::uint8_t kMostCriticalSections = 200;  // leaves room for the library's own in the counter
+
+// The page heap's 0 means no limit; a limit of 0 bytes is a limit.
+std::size_t page_limit(std::uint64_t bytes) { return bytes == no_limit ? 0 : std::max<std::uint64_t>(bytes, 1); }
+
 }  // namespace
 
 Heap* Heap::get() {
@@ -38,8 +44,9 @@ bool Heap::make(const options& wanted) {
   if (memory == nullptr) return false;
   Heap* const heap = ::new (memory) Heap;
   if (!heap->create(wanted)) return false;
-  x_default.store(heap, std::memory_order_release);
+  // The hook first: who sees the heap may need it.
   set_attach_hook([]() -> detail::thread_cache* { return &Heap::mutator(); });
+  x_default.store(heap, std::memory_order_release);
   return true;
 }
 
@@ -56,7 +63,7 @@ bool Heap::create(const options& wanted) {
   x_settings.tinybuffers = o.tinybuffers;
   x_allocator.clobber_free = o.clobberfree != 0;
   if (o.stress != 0) x_allocator.most_cells_a_claim = static_cast<std::uint32_t>(o.stress);
-  if (o.hard_limit_bytes != no_limit) x_allocator.pages.set_hard_limit_bytes(o.hard_limit_bytes);
+  if (o.hard_limit_bytes != no_limit) x_allocator.pages.set_hard_limit_bytes(page_limit(o.hard_limit_bytes));
   install_report_backtrace();
   if (!x_allocator.create()) return false;
   if (!x_handshake.create(o.signal, static_cast<std::uint64_t>(o.stopwarn_ms) * 1'000'000)) {
@@ -105,7 +112,10 @@ using impl::Mutator;
 bool init(const options& wanted) { return Heap::make(wanted); }
 
 void shutdown() {
-  if (Heap* const heap = Heap::existing(); heap != nullptr) heap->cycle().shut_down();
+  if (Heap::existing() == nullptr) return;
+  Mutator& mutator = Heap::mutator();
+  const impl::CriticalSection critical(mutator);
+  mutator.heap.cycle().shut_down();
 }
 
 void collect() {
@@ -142,7 +152,7 @@ std::uint64_t set_min_heap(std::uint64_t bytes) { return change(&impl::Settings:
 
 std::uint64_t set_hard_limit(std::uint64_t bytes) {
   const std::uint64_t old = change(&impl::Settings::hard_limit_bytes, bytes);
-  Heap::existing()->allocator().pages.set_hard_limit_bytes(bytes == no_limit ? 0 : bytes);
+  Heap::existing()->allocator().pages.set_hard_limit_bytes(impl::page_limit(bytes));
   return old;
 }
 
@@ -150,13 +160,18 @@ thread_scope::thread_scope() : x_attached(impl::current_mutator() == nullptr) { 
 
 thread_scope::~thread_scope() {
   Mutator* const mutator = impl::current_mutator();
-  if (x_attached && mutator != nullptr) mutator->heap.handshake().detach(*mutator);
+  if (!x_attached || mutator == nullptr) return;
+  if (mutator->critical_depth.load(std::memory_order_relaxed) != 0 ||
+      mutator->state.load(std::memory_order_relaxed) != impl::MutatorState::running) {
+    impl::usage_error("a gc::thread_scope ends inside gc::critical or gc::blocking_call that began outside of it.");
+  }
+  mutator->heap.handshake().detach(*mutator);
 }
 
 critical::critical() : x_critical(&Heap::mutator()) {
   auto& mutator = *static_cast<Mutator*>(x_critical);
   const auto depth = mutator.critical_depth.load(std::memory_order_relaxed);
-  if (depth == UINT8_MAX) impl::usage_error("gc::critical sections nest too deeply (255).");
+  if (depth >= impl::kMostCriticalSections) impl::usage_error("gc::critical sections nest too deeply (200).");
   mutator.critical_depth.store(static_cast<std::uint8_t>(depth + 1), std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }
@@ -203,9 +218,12 @@ void blocking_call(void (*fn)(void*), void* argument) {
 
 std::atomic<void*>* take_root_slot() {
   Mutator& mutator = Heap::mutator();
-  const impl::CriticalSection critical(mutator);
-  std::atomic<void*>* const slot = mutator.heap.roots().take();
-  if (slot == nullptr) throw std::bad_alloc();
+  std::atomic<void*>* slot = nullptr;
+  {
+    const impl::CriticalSection critical(mutator);
+    slot = mutator.heap.roots().take();
+  }
+  if (slot == nullptr) throw std::bad_alloc();  // outside: it takes locks of the C++ runtime
   return slot;
 }
 

@@ -29,6 +29,7 @@ struct Mutator : LocalCache {
   std::atomic<MutatorState> state{MutatorState::running};
   std::int32_t thread = 0;  // the kernel's id
   StackBounds stack;
+  bool is_main_thread = false;
   StackCapture capture;
   // The stop (value of the stop word) that `capture` belongs to. Written by who captured, the owner or the stopper; read by
   // the stopper.

@@ -35,12 +35,12 @@ PageRecord* Sweeper::next_span() {
   return nullptr;
 }
 
-PageCount Sweeper::sweep_for(PageCount wanted) {
+PageCount Sweeper::sweep_for(PageCount wanted, std::size_t most_spans) {
   PageCount freed;
   if (done()) return freed;
   // Sequentially consistent with finish(): it sees us counted or we see the walk at its end.
   x_sweeping.fetch_add(1, std::memory_order_seq_cst);
-  while (freed < wanted) {
+  for (std::size_t spans = 0; freed < wanted && spans < most_spans; ++spans) {
     PageRecord* const span = next_span();
     if (span == nullptr) break;
     freed = freed + sweep_and_free(x_allocator, span);

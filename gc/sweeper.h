@@ -21,9 +21,9 @@ class Sweeper {
   // All spans are unswept from now on. World stopped.
   void arm();
 
-  // Sweeps until `wanted` pages have been freed or no span is left to sweep. Returns the pages freed. A mutator calls it
-  // in a critical section; holds no lock between spans.
-  PageCount sweep_for(PageCount wanted);
+  // Sweeps until `wanted` pages have been freed, `most_spans` have been swept, or no span is left. Returns the pages freed. A
+  // mutator calls it in a critical section; holds no lock between spans.
+  PageCount sweep_for(PageCount wanted, std::size_t most_spans = SIZE_MAX);
 
   // Sweeps what is left and waits for those that are still at a span.
   void finish();

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "alloc/base/os.h"
 #include "alloc/base/units.h"
 
 namespace tricolor::impl {
@@ -38,6 +39,28 @@ void for_each_writable(const dl_phdr_info& info, Add add) {
 
 }  // namespace
 
+namespace {
+
+// The end of the loader's list, where it puts what it opens. The loader's lock is held.
+const link_map* last_library() {
+  const link_map* last = _r_debug.r_map;
+  while (last != nullptr && last->l_next != nullptr) last = last->l_next;
+  return last;
+}
+
+}  // namespace
+
+bool SegmentList::may_be_outdated() const {
+  if (x_last_library == nullptr) return false;
+  // Its record may have been freed.
+  link_map last = {};
+  if (os::read_maybe_unmapped(&last, x_last_library, sizeof last) != sizeof last) return true;
+  if (last.l_next != nullptr) return true;
+  link_map before = {};
+  return last.l_prev != nullptr && (os::read_maybe_unmapped(&before, last.l_prev, sizeof before) != sizeof before ||
+                                    before.l_next != x_last_library);
+}
+
 bool SegmentList::update() {
   struct Walk {
     SegmentList& list;
@@ -51,15 +74,16 @@ bool SegmentList::update() {
         [](dl_phdr_info* info, std::size_t size, void* data) {
           Walk& w = *static_cast<Walk*>(data);
           if (w.first && size >= offsetof(dl_phdr_info, dlpi_subs) + sizeof(info->dlpi_subs)) {
-            if (w.list.x_count != 0 && info->dlpi_adds == w.list.x_loads && info->dlpi_subs == w.list.x_unloads) {
+            if (w.list.x_complete && info->dlpi_adds == w.list.x_loads && info->dlpi_subs == w.list.x_unloads) {
               w.unchanged = true;
               return 1;
             }
             w.list.x_loads = info->dlpi_adds;
             w.list.x_unloads = info->dlpi_subs;
           }
+          if (w.first) w.list.x_last_library = last_library();
           for_each_writable(*info, [&](const char* begin, const char* end) {
-            if (w.needed < w.list.x_capacity) w.list.x_segments[w.needed] = {begin, end, !w.first};
+            if (w.needed < w.list.x_capacity) w.list.x_segments[w.needed] = {begin, end};
             ++w.needed;
           });
           w.first = false;
@@ -69,8 +93,10 @@ bool SegmentList::update() {
     if (walk.unchanged) return true;
     if (walk.needed <= x_capacity) {
       x_count = walk.needed;
+      x_complete = true;
       return true;
     }
+    x_complete = false;
     // Too small: try again with room for more. The metadata lock is not taken under the loader's.
     const std::size_t capacity = std::max<std::size_t>(64, 2 * walk.needed);
     auto* const segments = static_cast<Segment*>(x_metadata.take(capacity * sizeof(Segment)));
@@ -84,6 +110,13 @@ bool SegmentList::update() {
     x_count = 0;
   }
 }
+
+namespace {
+
+// Smaller than what surrounds the static area: a thread's stack, or the loader's own mapping.
+constexpr std::uintptr_t kStaticAreaBytes = 4096;
+
+}  // namespace
 
 bool TlsBlocks::list(Metadata& metadata) {
   for (;;) {
@@ -99,7 +132,12 @@ bool TlsBlocks::list(Metadata& metadata) {
             const auto begin = round_up(reinterpret_cast<std::uintptr_t>(info->dlpi_tls_data), sizeof(void*));
             const auto end = reinterpret_cast<std::uintptr_t>(info->dlpi_tls_data) + header.p_memsz;
             if (out.x_count < out.x_capacity) {
-              out.x_blocks[out.x_count] = {reinterpret_cast<const char*>(begin), reinterpret_cast<const char*>(end)};
+              // The static area ends (x86-64) or begins (aarch64) at the thread pointer. Blocks elsewhere are the
+              // loader's to free.
+              const auto here = reinterpret_cast<std::uintptr_t>(__builtin_thread_pointer());
+              const bool is_static = begin - (here - kStaticAreaBytes) < 2 * kStaticAreaBytes;
+              out.x_blocks[out.x_count] = {reinterpret_cast<const char*>(begin), reinterpret_cast<const char*>(end),
+                                           !is_static};
             }
             ++out.x_count;
           }

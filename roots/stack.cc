@@ -30,14 +30,15 @@ namespace tricolor::impl {
   x_count = count;
 }
 
-StackBounds current_stack_bounds() {
+bool current_stack_bounds(StackBounds& bounds) {
   pthread_attr_t attributes;
-  check(pthread_getattr_np(pthread_self(), &attributes) == 0, "stack.bounds");
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return false;
   void* lowest = nullptr;
   std::size_t bytes = 0;
-  check(pthread_attr_getstack(&attributes, &lowest, &bytes) == 0, "stack.bounds");
+  const bool known = pthread_attr_getstack(&attributes, &lowest, &bytes) == 0;
   pthread_attr_destroy(&attributes);
-  return {static_cast<char*>(lowest), static_cast<char*>(lowest) + bytes};
+  bounds = {static_cast<char*>(lowest), static_cast<char*>(lowest) + bytes};
+  return known;
 }
 
 }  // namespace tricolor::impl

@@ -4,7 +4,6 @@
 // thread attached. It runs in the thread's own signal handler (all threads capture in parallel) or at a poll, and touches
 // plain memory only.
 //
-// Invariant [stack.bounds]: an attached thread's stack is known; where glibc cannot tell, nothing would keep its objects.
 // Invariant [stack.one-instant]: no thread goes on before every capture of the same stop is complete.
 #pragma once
 
@@ -52,12 +51,12 @@ class StackCapture {
 };
 
 // The calling thread's stack: [lowest, base), growing down from base. May allocate (glibc reads /proc for the main thread):
-// only for attaching.
+// only for attaching. False when glibc cannot tell (no memory, no /proc): the thread cannot attach then.
 struct StackBounds {
   char* lowest = nullptr;
   char* base = nullptr;
   bool contains(const void* p) const { return lowest <= p && p < base; }
 };
-StackBounds current_stack_bounds();
+bool current_stack_bounds(StackBounds& bounds);
 
 }  // namespace tricolor::impl

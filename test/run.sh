@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # test/run.sh [all]: sets this machine up, builds every configuration and runs its tests.
 #
-#   debug    unit, house and compile_fail suites, all internal checks on
-#   release  unit and install suites, as it is shipped
-#   asan     unit suite under AddressSanitizer and UndefinedBehaviorSanitizer
-#   tsan     unit suite under ThreadSanitizer
+#   debug         unit, house and compile_fail suites, all internal checks on
+#   release-test  unit and install suites, as it is shipped
+#   asan          unit suite under AddressSanitizer and UndefinedBehaviorSanitizer
+#   tsan          unit suite under ThreadSanitizer
 #
 # With `all` also: the unit suite with clang++, clang-format, clang-tidy, and the stress suite in
 # release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel compilers. The last
@@ -68,7 +68,6 @@ needs_build_tools
 needs_command cmake cmake
 needs_library catch2 catch2
 needs_library bdw-gc libgc-dev
-needs_library benchmark libbenchmark-dev
 if [ "$what" = all ]; then
   needs_command clang++ clang
   needs_command clang-tidy clang-tidy

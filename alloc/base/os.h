@@ -66,6 +66,14 @@ inline void relax() {
 #endif
 }
 
+std::int32_t process_id();
+
+// Is there a thread of this process with this id?
+bool thread_exists(std::int32_t thread);
+
+// How far the main thread's stack may grow now (RLIMIT_STACK); 0 when there is no limit.
+std::size_t main_stack_limit_bytes();
+
 // Sends signal `number` to one thread of this process. False when it does not exist or the kernel's queue is full.
 bool send_signal(std::int32_t thread, int number);
 

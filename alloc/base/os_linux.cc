@@ -13,6 +13,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -221,6 +222,20 @@ void futex_wake(const std::atomic<std::uint32_t>& word, int most) {
 void futex_wake_one(const std::atomic<std::uint32_t>& word) { futex_wake(word, 1); }
 
 void futex_wake_all(const std::atomic<std::uint32_t>& word) { futex_wake(word, INT_MAX); }
+
+std::int32_t process_id() { return static_cast<std::int32_t>(getpid()); }
+
+bool thread_exists(std::int32_t thread) {
+  const KeepErrno keep;
+  return syscall(SYS_tgkill, getpid(), thread, 0) == 0;
+}
+
+std::size_t main_stack_limit_bytes() {
+  const KeepErrno keep;
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return 0;
+  return limit.rlim_cur;
+}
 
 bool send_signal(std::int32_t thread, int number) {
   const KeepErrno keep;

@@ -30,7 +30,7 @@ std::uint64_t marked_objects() { return gc::stats().marked_objects_count; }
 }  // namespace
 
 TEST_CASE("a cycle of a million objects is reclaimed") {
-  constexpr int kMany = 1'000'000;
+  const auto length = static_cast<std::uint64_t>(many(1'000'000));
   collect();
   const std::uint64_t before = marked_objects();
   gc::root<Node> ring;
@@ -38,8 +38,8 @@ TEST_CASE("a cycle of a million objects is reclaimed") {
   on_thread([&] {
     Node* const start = make_node(0);
     Node* last = start;
-    for (int i = 1; i < kMany; ++i) {
-      last->next = make_node(static_cast<std::uint64_t>(i));
+    for (std::uint64_t i = 1; i < length; ++i) {
+      last->next = make_node(i);
       last->next->other = last;
       last = last->next;
     }
@@ -48,34 +48,34 @@ TEST_CASE("a cycle of a million objects is reclaimed") {
     first = Hidden(start);
   });
   collect();
-  CHECK(marked_objects() >= before + kMany);
+  CHECK(marked_objects() >= before + length);
   CHECK(alive(first));
   ring = nullptr;
   const std::uint64_t freed = gc::stats().freed_bytes_total;
   collect();
   CHECK(marked_objects() < before + 10);
   CHECK_FALSE(alive(first));
-  CHECK(gc::stats().freed_bytes_total >= freed + kMany * sizeof(Node));
+  CHECK(gc::stats().freed_bytes_total >= freed + length * sizeof(Node));
 }
 
 TEST_CASE("a dropped list is reclaimed, one that is held is not") {
-  constexpr std::uint64_t kMany = 200'000;
+  const std::uint64_t length = many(200'000);
   collect();
   const std::uint64_t before = marked_objects();
   gc::root<Node> held;
   gc::root<Node> dropped;
   on_thread([&] {
-    for (std::uint64_t i = 0; i < kMany; ++i) {
+    for (std::uint64_t i = 0; i < length; ++i) {
       held = make_node(i, held);
       dropped = make_node(i, dropped);
     }
   });
   dropped = nullptr;
   collect();
-  CHECK(marked_objects() >= before + kMany);
-  CHECK(marked_objects() < before + kMany + 10);
+  CHECK(marked_objects() >= before + length);
+  CHECK(marked_objects() < before + length + 10);
   apart([&] {
-    std::uint64_t expected = kMany;
+    std::uint64_t expected = length;
     for (const Node* node = held; node != nullptr; node = node->next) {
       if (!intact(node, --expected)) FAIL("node " << expected);
     }
@@ -202,7 +202,7 @@ TEST_CASE("memory of dropped objects serves the next ones: the heap does not gro
   for (int round = 0; round < 20; ++round) {
     on_thread([] {
       gc::root<Node> list;
-      for (std::uint64_t i = 0; i < 50'000; ++i) list = make_node(i, list);
+      for (std::uint64_t i = 0; i < many(50'000); ++i) list = make_node(i, list);
     });
     if (round == 9) mapped = gc::stats().heap_mapped_bytes;
   }
@@ -216,7 +216,7 @@ TEST_CASE("dead objects of one kind make room for objects of another") {
   for (int round = 0; round < 6; ++round) {
     on_thread([&] {
       gc::root<Node> list;
-      for (std::uint64_t i = 0; i < 100'000; ++i) list = make_node(i, list);  // 3.2 MB
+      for (std::uint64_t i = 0; i < many(100'000); ++i) list = make_node(i, list);  // 3.2 MB
     });
     collect();
     on_thread([&] {

@@ -88,7 +88,7 @@ TEST_CASE("child a thread blocks the stop signal", "[.child]") {
   CHECK(gc::stats().cycles_total >= 1);
 }
 
-TEST_CASE("a thread that blocks the stop signal is named on stderr, and all goes on when it lets it through") {
+TEST_CASE("a thread that blocks the stop signal is named on stderr, and all goes on when it lets it through", "[process]") {
   if (tricolor::impl::kStopByPolls) {
     WARN("skipped: this build stops threads by polls, so blocked signals do not matter");
     return;
@@ -122,7 +122,7 @@ TEST_CASE("child a thread stays in a critical section", "[.child]") {
   CHECK(has_line(text, "gc::critical"));
 }
 
-TEST_CASE("a thread that stays in a critical section is named on stderr") {
+TEST_CASE("a thread that stays in a critical section is named on stderr", "[process]") {
   const ProgramEnd end = run_program("child a thread stays in a critical section", kWarnSoon);
   INFO(end.output);
   CHECK(end.exit_code == 0);
@@ -168,7 +168,7 @@ TEST_CASE("child a handler stays on the alternate stack", "[.child]") {
   CHECK(kept);
 }
 
-TEST_CASE("a thread in a handler on the alternate stack is named, not captured, and stopped when it is back") {
+TEST_CASE("a thread in a handler on the alternate stack is named, not captured, and stopped when it is back", "[process]") {
   if (tricolor::impl::kStopByPolls) {
     WARN("skipped: this build stops threads by polls");
     return;
@@ -190,7 +190,7 @@ TEST_CASE("child a host takes every real-time signal but one", "[.child]") {
   CHECK(tricolor::impl::Heap::existing()->handshake().signal() == left);
 }
 
-TEST_CASE("the stop signal is one that the host does not handle") {
+TEST_CASE("the stop signal is one that the host does not handle", "[process]") {
   const ProgramEnd end = run_program("child a host takes every real-time signal but one");
   INFO(end.output);
   CHECK(end.exit_code == 0);
@@ -210,7 +210,7 @@ TEST_CASE("child the stop signal is chosen", "[.child]") {
   CHECK(tricolor::impl::Heap::existing()->handshake().signal() == SIGUSR2);
 }
 
-TEST_CASE("the knob signal=n chooses the stop signal") {
+TEST_CASE("the knob signal=n chooses the stop signal", "[process]") {
   const ProgramEnd end =
       run_program("child the stop signal is chosen", {{"TRICOLOR_DEBUG", "signal=" + std::to_string(SIGUSR2)}});
   INFO(end.output);
@@ -230,7 +230,7 @@ TEST_CASE("child a signal that cannot be used", "[.child]") {
   join(thread);
 }
 
-TEST_CASE("a stop signal that cannot be used costs one line, and another one stops threads") {
+TEST_CASE("a stop signal that cannot be used costs one line, and another one stops threads", "[process]") {
   for (const int signal : {SIGKILL, SIGSTOP}) {
     const ProgramEnd end = run_program("child a signal that cannot be used", {{"TRICOLOR_DEBUG", "signal=" + std::to_string(signal)}});
     INFO(end.output);
@@ -256,7 +256,7 @@ TEST_CASE("child blocks inside critical", "[.child]") {
   gc::blocking_call([] {});
 }
 
-TEST_CASE("whoever breaks a rule is told which and what to do, and does not hang") {
+TEST_CASE("whoever breaks a rule is told which and what to do, and does not hang", "[process]") {
   const auto [test, message] = GENERATE(table<const char*, const char*>({
       {"child allocates inside blocking_call", "inside gc::blocking_call"},
       {"child collects inside critical", "gc::collect() inside gc::critical"},
@@ -282,7 +282,7 @@ TEST_CASE("child exits while threads allocate and collect", "[.child]") {
   for (int i = 0; i < 50; ++i) gc::collect();
 }
 
-TEST_CASE("a program ends while its threads allocate and collect") {
+TEST_CASE("a program ends while its threads allocate and collect", "[process]") {
   for (int i = 0; i < 10; ++i) {
     const ProgramEnd end = run_program("child exits while threads allocate and collect");
     INFO(end.output);

@@ -52,18 +52,18 @@ std::uint64_t count(const Tree* tree) {
 }  // namespace
 
 TEST_CASE("a list of a million marks without recursion") {
-  constexpr std::uint64_t kMany = 1'000'000;
+  const std::uint64_t length = many(1'000'000);
   collect();
   const std::uint64_t before = marked_objects();
   gc::root<Node> list;
   on_thread([&] {
-    for (std::uint64_t i = 0; i < kMany; ++i) list = make_node(i, list);
+    for (std::uint64_t i = 0; i < length; ++i) list = make_node(i, list);
   });
   collect();
-  CHECK(marked_objects() >= before + kMany);
-  CHECK(marked_objects() < before + kMany + 10);
+  CHECK(marked_objects() >= before + length);
+  CHECK(marked_objects() < before + length + 10);
   apart([&] {
-    std::uint64_t expected = kMany;
+    std::uint64_t expected = length;
     for (const Node* node = list; node != nullptr; node = node->next) {
       if (!intact(node, --expected)) FAIL(expected);
     }
@@ -124,17 +124,18 @@ TEST_CASE("an array of references to arrays of references is marked whole") {
 TEST_CASE("binary trees are marked whole, with and without trace") {
   collect();
   const std::uint64_t before = marked_objects();
+  const int depth = stressed() ? 12 : 16;
   gc::root<Tree> tree;
   gc::root<TracedTree> traced;
   on_thread([&] {
-    tree = make_tree<Tree>(16);
-    traced = make_tree<TracedTree>(16);
+    tree = make_tree<Tree>(depth);
+    traced = make_tree<TracedTree>(depth);
   });
   collect();
-  CHECK(marked_objects() == before + 2 * ((2u << 16) - 1));
+  CHECK(marked_objects() == before + 2 * ((2u << depth) - 1));
   apart([&] {
-    CHECK(count<Tree>(tree) == (2u << 16) - 1);
-    CHECK(count<TracedTree>(traced) == (2u << 16) - 1);
+    CHECK(count<Tree>(tree) == (2u << depth) - 1);
+    CHECK(count<TracedTree>(traced) == (2u << depth) - 1);
   });
   tree = nullptr;
   traced = nullptr;

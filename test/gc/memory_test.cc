@@ -82,6 +82,12 @@ void check_end_of_memory(std::uint64_t least, std::uint64_t most) {
   collect();
 }
 
+// A hard limit that leaves so much over what is in use. Returns the old limit.
+std::uint64_t set_room(std::uint64_t bytes) {
+  const auto now = gc::stats();
+  return gc::set_hard_limit(now.heap_mapped_bytes - now.heap_free_bytes + bytes);
+}
+
 }  // namespace
 
 TEST_CASE("child reaches the hard limit of the environment", "[.child]") {
@@ -89,7 +95,7 @@ TEST_CASE("child reaches the hard limit of the environment", "[.child]") {
   CHECK(gc::stats().heap_mapped_bytes <= 64 * kMiB);
 }
 
-TEST_CASE("at the hard limit an allocation collects, then throws bad_alloc; nothing is lost and what is dropped serves again") {
+TEST_CASE("at the hard limit an allocation collects, then throws bad_alloc; nothing is lost and what is dropped serves again", "[process]") {
   const ProgramEnd end = run_program("child reaches the hard limit of the environment", {{"TRICOLOR_HARD_LIMIT", "64MiB"}});
   INFO(end.output);
   CHECK(end.exit_code == 0);
@@ -98,10 +104,11 @@ TEST_CASE("at the hard limit an allocation collects, then throws bad_alloc; noth
 TEST_CASE("the hard limit can be set while the program runs") {
   collect();
   gc::root<Node> list;
-  const std::uint64_t before = gc::set_hard_limit(gc::stats().heap_mapped_bytes + 16 * kMiB);
+  const std::uint64_t room = many(16 * kMiB);
+  const std::uint64_t before = set_room(room);
   std::uint64_t length = 0;
   on_thread([&] { length = grow_until_refused(list, 50'000'000); });
-  CHECK(length >= 16 * kMiB / 64);
+  CHECK(length >= room / 64);
   CHECK(length < 50'000'000);
   CHECK(all_intact(list, length));
   CHECK_THROWS_AS(gc::make_array<char>(100 * kMiB), std::bad_alloc);
@@ -113,7 +120,7 @@ TEST_CASE("the hard limit can be set while the program runs") {
 
 TEST_CASE("threads that meet the hard limit together all get bad_alloc or memory, and none hangs") {
   collect();
-  const std::uint64_t before = gc::set_hard_limit(gc::stats().heap_mapped_bytes + 16 * kMiB);
+  const std::uint64_t before = set_room(many(16 * kMiB));
   std::atomic<int> refused{0};
   std::atomic<int> broken{0};
   std::vector<std::thread> threads;
@@ -184,7 +191,7 @@ TEST_CASE("child cannot start threads", "[.child]") {
   CHECK(gc::stats().cycles_total >= 3);
 }
 
-TEST_CASE("when the kernel refuses memory an allocation collects, then throws bad_alloc; dropped memory serves again") {
+TEST_CASE("when the kernel refuses memory an allocation collects, then throws bad_alloc; dropped memory serves again", "[process]") {
   if (kShadowMemory) {
     WARN("skipped: the sanitizer's own memory stands outside of such limits");
     return;
@@ -214,7 +221,7 @@ TEST_CASE("child lives below a memory limit", "[.child]") {
   CHECK(all_intact(live, 500'000));
 }
 
-TEST_CASE("with GOGC off the memory limit alone keeps the heap small") {
+TEST_CASE("with GOGC off the memory limit alone keeps the heap small", "[process]") {
   const ProgramEnd end =
       run_program("child lives below a memory limit", {{"GOGC", "off"}, {"GOMEMLIMIT", "64MiB"}});
   INFO(end.output);
@@ -242,7 +249,7 @@ TEST_CASE("child tells its goal", "[.child]") {
   std::printf("goal=%llu\n", static_cast<unsigned long long>(gc::stats().heap_goal_bytes));
 }
 
-TEST_CASE("the environment sets what the program did not") {
+TEST_CASE("the environment sets what the program did not", "[process]") {
   CHECK(has_line(run_program("child tells its goal", {{"GOGC", "off"}}).output, "goal=9223372036854775807"));
   const ProgramEnd large = run_program("child tells its goal", {{"TRICOLOR_MIN_HEAP", "100MiB"}});
   CHECK(has_line(large.output, "goal=104857600"));
@@ -261,7 +268,7 @@ TEST_CASE("child asks for options in code", "[.child]") {
   CHECK(gc::set_percent(100) == 30);  // the environment wins
 }
 
-TEST_CASE("init takes the program's options, once, and the environment wins over them") {
+TEST_CASE("init takes the program's options, once, and the environment wins over them", "[process]") {
   const ProgramEnd end = run_program("child asks for options in code", {{"GOGC", "30"}});
   INFO(end.output);
   CHECK(end.exit_code == 0);

@@ -24,11 +24,12 @@ TEST_CASE("a cycle goes through its phases in order") {
   CHECK(machine.now() == Phase::kOff);
 }
 
-TEST_CASE("every other move is a fatal report that names the rule") {
+TEST_CASE("every other move is a fatal report that names the rule", "[process]") {
   for (int at = 0; at < 4; ++at) {
     for (const Phase from : kAll) {
       for (const Phase to : kAll) {
         if (from != kAll[at] && to != kAll[(at + 1) % 4]) continue;  // wrong twice
+        if (from == Phase::kStopping && to == Phase::kOff) continue;  // a cycle that is given up
         const bool legal = from == kAll[at] && to == kAll[(at + 1) % 4];
         const auto end = tricolor::test::in_child([&] {
           PhaseMachine machine;

@@ -99,9 +99,12 @@ inline bool intact(const Node* node, std::uint64_t value) { return node->value =
 
 // Under stress=n collections come by themselves, so numbers of them say nothing.
 inline bool stressed() {
-  gc::thread_scope attach;
+  const gc::thread_scope attach;
   return impl::Heap::existing()->settings().stress != 0;
 }
+
+// How many objects or repetitions: fewer where each costs a collection (stress=n) or a sanitizer's time.
+inline std::uint64_t many(std::uint64_t n) { return n / (stressed() ? 50 : impl::kThreadSanitizer ? 5 : 1); }
 
 // ------------------------------------------------------------------------------------------ threads
 

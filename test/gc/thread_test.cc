@@ -11,6 +11,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <cstdlib>
 #include <random>
 #include <stdexcept>
 #include <thread>
@@ -66,7 +67,7 @@ TEST_CASE("threads allocate while others collect, and lose nothing") {
   for (unsigned t = 0; t < 4; ++t) {
     threads.push_back(start_thread([&, t] {
       Lists lists(seed + t);
-      for (int i = 0; i < 1'500; ++i) {
+      for (std::uint64_t i = 0; i < many(1'500); ++i) {
         if (!lists.step()) ++lost;
       }
     }));
@@ -101,7 +102,9 @@ TEST_CASE("threads are born and die during collections, ten thousand times") {
   std::thread collector = start_thread([&] {
     while (!end) gc::collect();
   });
-  for (int i = 0; i < 2'500; ++i) {
+  // All of them once, in the plain run; some in those with debug knobs.
+  const std::uint64_t rounds = many(std::getenv("TRICOLOR_DEBUG") == nullptr ? 2'500 : 500);
+  for (std::uint64_t i = 0; i < rounds; ++i) {
     std::array<std::thread, 4> threads;
     for (std::thread& thread : threads) {
       thread = std::thread([&, i] {
@@ -319,7 +322,7 @@ TEST_CASE("a thread that leaves blocking_call while the world is stopped keeps i
   std::vector<std::thread> threads;
   for (int t = 0; t < 3; ++t) {
     threads.push_back(start_thread([&] {
-      for (std::uint64_t i = 0; i < 40'000; ++i) {
+      for (std::uint64_t i = 0; i < many(40'000); ++i) {
         Node* const node = make_node(i);
         gc::blocking_call([] {});
         if (!intact(node, i)) ++lost;
@@ -341,7 +344,7 @@ TEST_CASE("roots may be made of nothing, moved and dropped inside blocking_call 
   std::vector<std::thread> threads;
   for (int t = 0; t < 3; ++t) {
     threads.push_back(start_thread([&] {
-      for (std::uint64_t i = 0; i < 20'000; ++i) {
+      for (std::uint64_t i = 0; i < many(20'000); ++i) {
         Node* const node = make_node(i);
         gc::root<Node> root = node;
         gc::blocking_call([&] { root.reset(); });
@@ -356,6 +359,38 @@ TEST_CASE("roots may be made of nothing, moved and dropped inside blocking_call 
   end = true;
   join(collector);
   CHECK(lost == 0);
+}
+
+TEST_CASE("a stop that was asked for too late does not park a thread inside blocking_call") {
+  // The note of an earlier stop is still there, a stop is under way, and fn drops a root.
+  std::atomic<int> step{0};
+  auto after = tricolor::impl::MutatorState::running;
+  bool kept = false;
+  std::thread blocked = start_thread([&] {
+    Node* const node = make_node(30);
+    gc::root<Node> root = node;
+    gc::blocking_call([&] {
+      for (int now; (now = step.load()) < 1;) step.wait(now);
+      tricolor::impl::current_mutator()->stop_note = 1;
+      root.reset();
+      after = tricolor::impl::current_mutator()->state;
+      raise(step, 2);
+    });
+    kept = intact(node, 30);
+  });
+  std::thread critical = start_thread([&] {
+    const gc::critical section;
+    std::thread collector = start_thread([] { gc::collect(); });
+    while (tricolor::detail::current_cache->stop_note.load() == 0) std::this_thread::yield();
+    raise(step, 1);
+    // The stop is under way until this section is left: a thread that parks waits for us.
+    for (int i = 0; i < 1'000 && step.load() < 2; ++i) std::this_thread::yield();
+    collector.detach();
+  });
+  join(critical);
+  join(blocked);
+  CHECK(after == tricolor::impl::MutatorState::blocked);
+  CHECK(kept);
 }
 
 // ---------------------------------------------------------------------------------- host's signals

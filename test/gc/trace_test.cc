@@ -358,7 +358,8 @@ TEST_CASE("an object whose constructor throws is forgotten at once, collections 
     while (!end) gc::collect();
   });
   int caught = 0;
-  for (int i = 0; i < 30'000; ++i) {
+  const auto times = static_cast<int>(many(30'000));
+  for (int i = 0; i < times; ++i) {
     try {
       gc::make<Probe>([](Probe& self) {
         self.first = nullptr;
@@ -370,6 +371,6 @@ TEST_CASE("an object whose constructor throws is forgotten at once, collections 
   }
   end = true;
   join(collector);
-  CHECK(caught == 30'000);
+  CHECK(caught == times);
   CHECK(traced_too_early == 0);
 }

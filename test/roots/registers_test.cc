@@ -11,14 +11,22 @@
 
 #include "roots/stack.h"
 
-using tricolor::impl::current_stack_bounds;
 using tricolor::impl::with_spilled_registers;
 
 namespace {
 
+using tricolor::impl::StackBounds;
+
+// The calling thread's.
+StackBounds bounds_here() {
+  StackBounds bounds;
+  REQUIRE(tricolor::impl::current_stack_bounds(bounds));
+  return bounds;
+}
+
 // What a scan of the words from top to the base of the stack would find.
 bool on_stack(const void* top, std::uintptr_t word) {
-  const auto* const base = reinterpret_cast<const std::uintptr_t*>(current_stack_bounds().base);
+  const auto* const base = reinterpret_cast<const std::uintptr_t*>(bounds_here().base);
   const auto first = (reinterpret_cast<std::uintptr_t>(top) + 7) & ~std::uintptr_t{7};
   for (const auto* at = reinterpret_cast<const volatile std::uintptr_t*>(first); at < base; ++at) {
     if (*at == word) return true;
@@ -46,7 +54,7 @@ TEST_CASE("the function is called once, with the argument, below the caller's fr
       },
       &seen);
   CHECK(seen.calls == 1);
-  CHECK(current_stack_bounds().contains(seen.top));
+  CHECK(bounds_here().contains(seen.top));
   CHECK(static_cast<void*>(&seen) > seen.top);
 }
 

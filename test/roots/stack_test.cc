@@ -9,13 +9,19 @@
 #include <vector>
 
 using tricolor::impl::AddressRange;
-using tricolor::impl::current_stack_bounds;
 using tricolor::impl::StackBounds;
 using tricolor::impl::StackCapture;
 
 namespace {
 
 using Words = std::vector<std::uintptr_t>;
+
+// The calling thread's.
+StackBounds bounds_here() {
+  StackBounds bounds;
+  REQUIRE(tricolor::impl::current_stack_bounds(bounds));
+  return bounds;
+}
 
 // A capture with its buffer, over a stack that is a vector.
 struct Fixture {
@@ -79,7 +85,7 @@ TEST_CASE("a capture that fills its buffer is complete, one word more is not, an
 }
 
 TEST_CASE("the bounds of the main thread's stack contain its frames and not the heap or the globals") {
-  const StackBounds bounds = current_stack_bounds();
+  const StackBounds bounds = bounds_here();
   static int global;
   const std::vector<char> heap(1);
   char local = 0;
@@ -98,7 +104,7 @@ TEST_CASE("every thread has bounds of its own") {
   bool contains_local = false;
   std::thread([&] {
     char local = 0;
-    theirs = current_stack_bounds();
+    theirs = bounds_here();
     contains_local = theirs.contains(&local);
   }).join();
   CHECK(contains_local);
@@ -118,7 +124,7 @@ TEST_CASE("a stack that the program brought is bounded as it was given") {
   REQUIRE(pthread_create(
               &thread, &attributes,
               [](void* out) -> void* {
-                *static_cast<StackBounds*>(out) = current_stack_bounds();
+                *static_cast<StackBounds*>(out) = bounds_here();
                 return nullptr;
               },
               &bounds) == 0);

@@ -5,6 +5,8 @@
 //     gc::ptr<Node> next;
 //   };
 //
+// (thread_locals: of the program and the libraries it starts with; in a library that is opened later use gc::root.)
+//
 // 8 bytes; may be null, and may point to an object's start or into it (a member, a base, an element). Reading is a plain
 // load; storing goes through the write barrier (about one nanosecond). Stores and loads of one ptr by several threads are
 // atomic (release and relaxed). Trivially destructible; not trivially copyable, so that memcpy of it warns: a memcpy would
@@ -58,6 +60,14 @@ class ptr {
   operator detail::collector_owns_the_object*() const = delete;
   T* operator->() const noexcept { return get(); }
   std::add_lvalue_reference_t<T> operator*() const noexcept { return *get(); }
+
+  // As for T*, which the conversion above makes ambiguous.
+  template <class U = T>
+  U& operator[](std::ptrdiff_t i) const noexcept {
+    return get()[i];
+  }
+  friend T* operator+(const ptr& p, std::ptrdiff_t n) noexcept { return p.get() + n; }
+  friend T* operator-(const ptr& p, std::ptrdiff_t n) noexcept { return p.get() - n; }
 
  private:
   // Written by mutators (release), read by them (relaxed) and by markers (acquire).

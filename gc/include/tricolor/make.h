@@ -44,6 +44,9 @@ struct cell_request {
 // thread can be stopped with the cell chosen. Throws std::bad_alloc.
 char* allocate_slow(const cell_request& request, const char** listed);
 
+// The calling thread's cache; makes the heap and attaches the thread if need be. Throws std::bad_alloc.
+thread_cache& attach_for_allocation();
+
 // Gives back a cell whose constructor has thrown.
 void give_back_cell(char* cell) noexcept;
 
@@ -96,8 +99,7 @@ inline char* take_tiny(std::size_t bytes, std::size_t align) {
 // Tells the collector of a cell under construction, for types with a trace function.
 class construction_scope {
  public:
-  construction_scope() : x_cache(current_cache != nullptr ? current_cache : attach_slow()) {
-    if (x_cache == nullptr) throw std::bad_alloc();
+  construction_scope() : x_cache(current_cache != nullptr ? current_cache : &attach_for_allocation()) {
     x_construction.outer = x_cache->constructing;
     // The list is read while this thread is stopped, which may be at any instruction: the compiler must not delay or
     // reorder these stores.
@@ -201,8 +203,8 @@ inline std::size_t bytes_of_array(std::size_t header, std::size_t count, std::si
 
 // Memory of zeros is a value-initialised T.
 template <class T>
-inline constexpr bool kZeroIsValue = is_managed_word<T> || std::is_arithmetic_v<T> || std::is_enum_v<T> ||
-                                     std::is_pointer_v<T> || std::is_trivially_default_constructible_v<T>;
+inline constexpr bool kZeroIsValue =
+    is_managed_word<T> || std::is_arithmetic_v<T> || std::is_enum_v<T> || std::is_pointer_v<T>;
 
 enum class initial { value, none };
 

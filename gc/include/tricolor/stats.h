@@ -5,7 +5,8 @@
 //
 // Each number is right by itself; two of them may be some allocations apart, because the world is
 // not stopped to read them. A name says its unit: _bytes, _ns (nanoseconds), _count, _total (a sum
-// since init that never falls). Numbers of "the last cycle" are 0 before the first one.
+// since init that never falls, but for allocated_bytes_total, which threads correct when they give
+// back cells that they had taken and not used). Numbers of "the last cycle" are 0 before the first one.
 #pragma once
 
 #include <cstdint>

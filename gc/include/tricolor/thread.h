@@ -42,11 +42,14 @@ template <class F>
 std::invoke_result_t<F&> blocking_call(F&& fn) {
   using Result = std::invoke_result_t<F&>;
   if constexpr (std::is_void_v<Result>) {
-    detail::blocking_call([](void* f) { (*static_cast<std::remove_reference_t<F>*>(f))(); },
-                          const_cast<void*>(static_cast<const volatile void*>(std::addressof(fn))));
+    auto call = [&fn] { fn(); };  // an object even where fn is a function
+    detail::blocking_call([](void* c) { (*static_cast<decltype(call)*>(c))(); }, &call);
   } else if constexpr (std::is_reference_v<Result>) {
     std::remove_reference_t<Result>* result = nullptr;
-    blocking_call([&] { result = std::addressof(fn()); });
+    blocking_call([&] {
+      auto&& object = fn();
+      result = std::addressof(object);
+    });
     return static_cast<Result>(*result);
   } else {
     std::optional<Result> result;

@@ -6,6 +6,7 @@
 // Null or a managed address (also inside an object). Movable and copyable; a copy is a handle of its own. 8 bytes, plus a
 // word in a table of the library. Making, copying and destroying take a short lock (tens of nanoseconds); get() is one load.
 // Different handles may be used by different threads at once; one handle by one thread at a time.
+// Inside gc::blocking_call handles may be destroyed, not assigned.
 // Making a handle throws std::bad_alloc when memory for the table is refused. An empty handle needs no memory.
 #pragma once
 
@@ -50,7 +51,10 @@ class root {
     return *this;
   }
   root& operator=(root&& other) noexcept {
-    std::swap(x_slot, other.x_slot);
+    if (this != &other) {
+      reset();
+      x_slot = std::exchange(other.x_slot, nullptr);
+    }
     return *this;
   }
   root& operator=(T* p) {
