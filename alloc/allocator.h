@@ -34,7 +34,7 @@ struct Allocator {
   std::atomic<std::uint64_t> span_count{0};
 
   // Debug aids, set before the first allocation.
-  bool clobber_free = false;          // free cells are filled with 0xdeadbeef
+  bool clobber_free = false;                    // free cells are filled with 0xdeadbeef
   std::uint32_t most_cells_a_claim = 1u << 16;  // stress: claims this small
 
   void count_claimed(std::size_t bytes) {

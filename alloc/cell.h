@@ -22,7 +22,9 @@ inline BitWord* mark_words(PageRecord* span) {
   return span->size_class == kClassOf8 ? small_cell_bits(span)->more.data() : span->gc_bits;
 }
 inline BitWord* alloc_words(PageRecord* span) {
-  return span->size_class - kClassOf8 <= kClassOf24 - kClassOf8 ? small_cell_bits(span)->alloc.data() : span->alloc_bits;
+  return span->size_class - kClassOf8 <= kClassOf24 - kClassOf8
+             ? small_cell_bits(span)->alloc.data()
+             : span->alloc_bits;
 }
 inline std::uint32_t bit_words(const PageRecord* span) { return (span->cells + 63u) / 64u; }
 
@@ -36,25 +38,31 @@ struct Cell {
   std::uint32_t index = 0;
 
   explicit operator bool() const { return span != nullptr; }
-  std::uintptr_t address() const { return page_of_record(span).address() + std::uintptr_t{index} * span->kind->cell_bytes; }
+  std::uintptr_t address() const {
+    return page_of_record(span).address() + std::uintptr_t{index} * span->kind->cell_bytes;
+  }
   std::size_t bytes() const {
-    return span->kind->cell_bytes != 0 ? span->kind->cell_bytes : PageCount{span->slot_or_pages}.bytes();
+    return span->kind->cell_bytes != 0 ? span->kind->cell_bytes
+                                       : PageCount{span->slot_or_pages}.bytes();
   }
 };
 
 // The head of the span in whose page `record` (not null) is, or null when the page is free. `offset` becomes that of
 // `address` from the span's first byte.
-inline PageRecord* head_of(const ArenaMap& map, PageRecord* record, std::uintptr_t address, std::uintptr_t& offset) {
+inline PageRecord* head_of(const ArenaMap& map, PageRecord* record, std::uintptr_t address,
+                           std::uintptr_t& offset) {
   // Acquire: the fields below were written before the state. Pairs with publish_span (release) [span.publish].
   const PageState state = record->state.load(std::memory_order_acquire);
-  if (state == PageState::free) [[unlikely]] return nullptr;
+  if (state == PageState::free) [[unlikely]]
+    return nullptr;
   offset = address & (kPageBytes - 1);
   if (state != PageState::interior) return record;
   const std::uintptr_t head_page = page_of(address).value - record->head_delta;
   offset += PageCount{record->head_delta}.bytes();
   PageRecord* const head = map.record_of(PageId{head_page});  // may lie in an arena below
   // Acquire: as above; the head is published after its interior pages, so it may not be in use yet.
-  return head == nullptr || head->state.load(std::memory_order_acquire) == PageState::free ? nullptr : head;
+  return head == nullptr || head->state.load(std::memory_order_acquire) == PageState::free ? nullptr
+                                                                                           : head;
 }
 
 // The cell that contains `address`, whether or not it is allocated; none when the address is in no span or behind a span's

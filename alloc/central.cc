@@ -25,9 +25,11 @@ bool Central::claim(Allocator& allocator, std::uint32_t wanted, std::uint32_t tr
   return false;
 }
 
-bool Central::add_span(Allocator& allocator, Kind& kind, PageId first, bool zero, std::uint32_t wanted, Claim& out) {
+bool Central::add_span(Allocator& allocator, Kind& kind, PageId first, bool zero,
+                       std::uint32_t wanted, Claim& out) {
   const Guard guard(x_lock);
-  PageRecord* const span = publish_span(allocator, kind, first, PageCount{kind.pages}, zero, PageState::in_use);
+  PageRecord* const span =
+      publish_span(allocator, kind, first, PageCount{kind.pages}, zero, PageState::in_use);
   if (!append(allocator, span)) {
     free_span(allocator, span);
     return false;
@@ -67,7 +69,9 @@ bool Central::claim_from(PageRecord* span, std::uint32_t wanted, Claim& out) {
   const std::uint32_t words = bit_words(span);
   std::uint32_t found = 0;
   for (; w < words && (found == 0 || w - out.first_word < Claim::kWords) && found < wanted; ++w) {
-    const std::uint64_t exists = w == words - 1 && cells % 64 != 0 ? (std::uint64_t{1} << (cells % 64)) - 1 : ~std::uint64_t{0};
+    const std::uint64_t exists = w == words - 1 && cells % 64 != 0
+                                     ? (std::uint64_t{1} << (cells % 64)) - 1
+                                     : ~std::uint64_t{0};
     // Cells only become free behind our back (returned claims), never taken; the lock orders the takers. Acquire: what
     // their last owner wrote to them. Pairs with return_bits (release).
     std::uint64_t free = ~allocs[w].load(std::memory_order_acquire) & exists;
@@ -101,7 +105,8 @@ bool Central::claim_from(PageRecord* span, std::uint32_t wanted, Claim& out) {
 bool Central::append(Allocator& allocator, PageRecord* span) {
   if (x_count == x_capacity) {
     const std::uint32_t capacity = x_capacity == 0 ? 8 : 2 * x_capacity;
-    auto* const spans = static_cast<PageRecord**>(allocator.metadata.take(capacity * sizeof(PageRecord*)));
+    auto* const spans =
+        static_cast<PageRecord**>(allocator.metadata.take(capacity * sizeof(PageRecord*)));
     if (spans == nullptr) return false;
     if (x_count != 0) {
       std::memcpy(spans, x_spans, x_count * sizeof(PageRecord*));
@@ -125,7 +130,8 @@ void Central::remove(PageRecord* span) {
     x_spans[to] = x_spans[from];
     x_spans[to]->slot_or_pages = to;
   };
-  if (slot < x_cursor) {  // close the gap with the last visited one, so that the unvisited stay behind the cursor
+  if (slot <
+      x_cursor) {  // close the gap with the last visited one, so that the unvisited stay behind the cursor
     move(--x_cursor, slot);
     slot = x_cursor;
   }

@@ -45,7 +45,8 @@ class Central {
 
   // Enters a fresh span of this kind: pages that its caller took, of which `zero` says that they read as zero, and claims
   // from it. False when memory for the list was refused; the pages are then given back.
-  bool add_span(Allocator& allocator, Kind& kind, PageId first, bool zero, std::uint32_t wanted, Claim& out);
+  bool add_span(Allocator& allocator, Kind& kind, PageId first, bool zero, std::uint32_t wanted,
+                Claim& out);
 
   // Sweeps `span` if it is still unswept, and gives its pages back when nothing in it is left. Returns the pages freed.
   PageCount sweep(Allocator& allocator, PageRecord* span);

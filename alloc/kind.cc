@@ -23,12 +23,17 @@ std::uint32_t reciprocal_of(std::size_t size_class) {
 
 // Every place of a managed word in a cell of at most 64 words.
 std::uint64_t word_map_of(const detail::type_info* type, std::size_t cell_bytes) {
-  if (type == nullptr || type->scan != detail::ScanMode::words || cell_bytes == 0 || cell_bytes > 512) return 0;
+  if (type == nullptr || type->scan != detail::ScanMode::words || cell_bytes == 0 ||
+      cell_bytes > 512)
+    return 0;
   std::uint64_t map = 0;
-  for (std::uint32_t i = 0; i < type->fixed.count; ++i) map |= std::uint64_t{1} << (type->fixed.begin[i] / 8);
+  for (std::uint32_t i = 0; i < type->fixed.count; ++i)
+    map |= std::uint64_t{1} << (type->fixed.begin[i] / 8);
   if (type->tail_stride != 0) {
-    for (std::size_t at = type->tail_offset; at + type->tail_stride <= cell_bytes; at += type->tail_stride) {
-      for (std::uint32_t i = 0; i < type->tail.count; ++i) map |= std::uint64_t{1} << ((at + type->tail.begin[i]) / 8);
+    for (std::size_t at = type->tail_offset; at + type->tail_stride <= cell_bytes;
+         at += type->tail_stride) {
+      for (std::uint32_t i = 0; i < type->tail.count; ++i)
+        map |= std::uint64_t{1} << ((at + type->tail.begin[i]) / 8);
     }
   }
   return map;
@@ -59,11 +64,14 @@ bool KindTable::create() {
   return add(nullptr, detail::kLargeClass) != nullptr;
 }
 
-std::uint32_t KindTable::id_of(std::atomic<std::uint32_t>& slot, const detail::type_info& type, std::size_t size_class) {
+std::uint32_t KindTable::id_of(std::atomic<std::uint32_t>& slot, const detail::type_info& type,
+                               std::size_t size_class) {
   // Acquire: the kind behind the id is in the table. Pairs with the store below (release).
-  if (const std::uint32_t id = slot.load(std::memory_order_acquire); id != kUnregisteredKind) return id;
+  if (const std::uint32_t id = slot.load(std::memory_order_acquire); id != kUnregisteredKind)
+    return id;
   const Guard guard(x_lock);
-  if (const std::uint32_t id = slot.load(std::memory_order_relaxed); id != kUnregisteredKind) return id;
+  if (const std::uint32_t id = slot.load(std::memory_order_relaxed); id != kUnregisteredKind)
+    return id;
   const Kind* const kind = add(&type, size_class);
   if (kind == nullptr) return kUnregisteredKind;
   slot.store(kind->id, std::memory_order_release);

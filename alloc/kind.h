@@ -48,7 +48,8 @@ class KindTable {
 
   // The id kept in `slot`, registered there first if it is 0. Returns 0 when memory or ids (kMaxKinds) have run out.
   // Two threads that register one slot get one id.
-  std::uint32_t id_of(std::atomic<std::uint32_t>& slot, const detail::type_info& type, std::size_t size_class);
+  std::uint32_t id_of(std::atomic<std::uint32_t>& slot, const detail::type_info& type,
+                      std::size_t size_class);
 
   Kind& operator[](std::uint32_t id) const {
     // Acquire: the kind is complete. Pairs with add() (release).

@@ -26,7 +26,8 @@ class Metadata {
 
  private:
   static constexpr std::size_t kSmallestLog2 = 6;
-  static constexpr std::size_t kMappedAloneLog2 = 17;  // from 128 KiB on a block is a mapping of its own
+  static constexpr std::size_t kMappedAloneLog2 =
+      17;  // from 128 KiB on a block is a mapping of its own
   static constexpr std::size_t kChunkBytes = std::size_t{1} << 18;
 
   struct FreeBlock {

@@ -52,18 +52,20 @@ struct alignas(128) PageRecord {
 
   // Line 1. Written under the kind's lock, except for returned cells (see [span.one-sweeper]).
   std::atomic<std::uint64_t> alloc_bits[4];
-  Kind* kind;                              // layout of the cells and the list the span is in
-  std::uint32_t reciprocal;                // ceil(2^32 / cell size): index = offset * reciprocal >> 32; 0 for large
+  Kind* kind;  // layout of the cells and the list the span is in
+  std::uint32_t
+      reciprocal;  // ceil(2^32 / cell size): index = offset * reciprocal >> 32; 0 for large
   std::uint32_t head_delta;                // pages back to the span's head; 0 in a head
   std::atomic<std::uint32_t> sweep_epoch;  // the allocator's when swept (allocator.h)
   std::uint32_t slot_or_pages;             // small: place in Central's list; large: its pages
   std::uint16_t cells;                     // in the span
   std::uint8_t hint_word;                  // no cell in a word of alloc bits below this one is free
   std::uint8_t size_class;
-  std::uint8_t needs_zero;                 // free cells may hold what their last owner left
-  std::uint8_t noscan;                     // cells hold no references; copy of the kind's, beside the mark bits
-  std::atomic<std::uint8_t> rescan;        // a grey cell in here found no place in a queue (barrier/mark_queue.h)
-  std::atomic<PageState> state;            // written last (release) when a span is published
+  std::uint8_t needs_zero;  // free cells may hold what their last owner left
+  std::uint8_t noscan;      // cells hold no references; copy of the kind's, beside the mark bits
+  std::atomic<std::uint8_t>
+      rescan;  // a grey cell in here found no place in a queue (barrier/mark_queue.h)
+  std::atomic<PageState> state;  // written last (release) when a span is published
 };
 static_assert(sizeof(PageRecord) == 128, "two cache lines");
 

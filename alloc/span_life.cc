@@ -29,7 +29,8 @@ void set_head_bit(PageRecord* span, bool set) {
 
 }  // namespace
 
-PageRecord* publish_span(Allocator& allocator, Kind& kind, PageId first, PageCount pages, bool zero, PageState state) {
+PageRecord* publish_span(Allocator& allocator, Kind& kind, PageId first, PageCount pages, bool zero,
+                         PageState state) {
   PageRecord* const span = allocator.map.record_of(first);
   check(span != nullptr, "pagemap.covers", {first.address()});
   dcheck(span->state.load(std::memory_order_relaxed) == PageState::free, "span.publish");
@@ -37,7 +38,8 @@ PageRecord* publish_span(Allocator& allocator, Kind& kind, PageId first, PageCou
   span->reciprocal = kind.reciprocal;
   span->head_delta = 0;
   // Relaxed, as everything but the state: the state publishes it.
-  span->sweep_epoch.store(allocator.sweep_epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  span->sweep_epoch.store(allocator.sweep_epoch.load(std::memory_order_relaxed),
+                          std::memory_order_relaxed);
   span->slot_or_pages = static_cast<std::uint32_t>(pages.value);
   span->hint_word = 0;
   span->cells = static_cast<std::uint16_t>(kind.cells);

@@ -8,7 +8,8 @@ namespace tricolor::impl {
 
 // Makes the free pages [first, first + pages) a span of `kind` in state `state` (in_use or unready), swept, with no cell
 // allocated. Any thread may find it from the return on.
-PageRecord* publish_span(Allocator& allocator, Kind& kind, PageId first, PageCount pages, bool zero, PageState state);
+PageRecord* publish_span(Allocator& allocator, Kind& kind, PageId first, PageCount pages, bool zero,
+                         PageState state);
 
 // Frees a span with no marked cell and gives its pages back. Not while marking.
 void free_span(Allocator& allocator, PageRecord* span);

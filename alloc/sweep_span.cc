@@ -14,7 +14,8 @@ namespace {
 // So that the use of a freed object shows: every word becomes 0xdeadbeefdeadbeef.
 void clobber(char* cell, std::size_t bytes) {
   const std::uint64_t pattern = 0xdeadbeefdeadbeef;
-  for (std::size_t i = 0; i + sizeof pattern <= bytes; i += sizeof pattern) std::memcpy(cell + i, &pattern, sizeof pattern);
+  for (std::size_t i = 0; i + sizeof pattern <= bytes; i += sizeof pattern)
+    std::memcpy(cell + i, &pattern, sizeof pattern);
 }
 
 }  // namespace
@@ -50,7 +51,8 @@ std::uint32_t sweep_span(Allocator& allocator, PageRecord* span) {
   }
   span->hint_word = 0;
   // Release: whoever sees the span swept sees its bits. Pairs with is_swept (acquire).
-  span->sweep_epoch.store(allocator.sweep_epoch.load(std::memory_order_relaxed), std::memory_order_release);
+  span->sweep_epoch.store(allocator.sweep_epoch.load(std::memory_order_relaxed),
+                          std::memory_order_release);
   return left;
 }
 

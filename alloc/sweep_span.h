@@ -17,7 +17,8 @@ PageCount sweep_and_free(Allocator& allocator, PageRecord* span);
 
 // Acquire: what the sweeper wrote to the bits. Pairs with sweep_span (release).
 inline bool is_swept(const Allocator& allocator, const PageRecord* span) {
-  return span->sweep_epoch.load(std::memory_order_acquire) == allocator.sweep_epoch.load(std::memory_order_relaxed);
+  return span->sweep_epoch.load(std::memory_order_acquire) ==
+         allocator.sweep_epoch.load(std::memory_order_relaxed);
 }
 
 }  // namespace tricolor::impl

@@ -51,7 +51,9 @@ void zero_cells(char* begin, std::size_t bytes) {
   }
 }
 
-std::uint64_t bits_below(std::uint32_t n) { return n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1; }
+std::uint64_t bits_below(std::uint32_t n) {
+  return n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1;
+}
 
 }  // namespace
 
@@ -111,8 +113,10 @@ bool next_run(LocalCache& cache, std::uint32_t id, std::size_t cell_bytes, detai
   return true;
 }
 
-std::uint32_t next_claim_cells(const Allocator& allocator, const LocalCache& cache, const Kind& kind) {
-  const std::uint32_t bytes = std::clamp(cache.taken_bytes[kind.id] / kClaimShare, kSmallestClaimBytes, kLargestClaimBytes);
+std::uint32_t next_claim_cells(const Allocator& allocator, const LocalCache& cache,
+                               const Kind& kind) {
+  const std::uint32_t bytes =
+      std::clamp(cache.taken_bytes[kind.id] / kClaimShare, kSmallestClaimBytes, kLargestClaimBytes);
   return std::min(std::max(1u, bytes / kind.cell_bytes), allocator.most_cells_a_claim);
 }
 
@@ -121,10 +125,12 @@ void accept_claim(Allocator& allocator, LocalCache& cache, const Kind& kind, con
   if (mine.span == nullptr) cache.open[cache.open_count++] = kind.id;
   mine = claim;
   std::size_t cells = 0;
-  for (const std::uint64_t mask : claim.mask) cells += static_cast<std::size_t>(std::popcount(mask));
+  for (const std::uint64_t mask : claim.mask)
+    cells += static_cast<std::size_t>(std::popcount(mask));
   cache.claimed_cells += cells;
   std::uint32_t& taken = cache.taken_bytes[kind.id];
-  taken = std::min<std::uint32_t>(taken + static_cast<std::uint32_t>(cells) * kind.cell_bytes, kClaimShare * kLargestClaimBytes);
+  taken = std::min<std::uint32_t>(taken + static_cast<std::uint32_t>(cells) * kind.cell_bytes,
+                                  kClaimShare * kLargestClaimBytes);
   allocator.count_claimed(cells * kind.cell_bytes);
 }
 
@@ -142,8 +148,10 @@ void return_all(Allocator& allocator, LocalCache& cache) {
     }
     if (run.cur != run.end) {
       char* const base = page_of_record(claim.span).data();
-      auto index = static_cast<std::uint32_t>(static_cast<std::size_t>(run.cur - base) / cell_bytes);
-      const auto end = static_cast<std::uint32_t>(static_cast<std::size_t>(run.end - base) / cell_bytes);
+      auto index =
+          static_cast<std::uint32_t>(static_cast<std::size_t>(run.cur - base) / cell_bytes);
+      const auto end =
+          static_cast<std::uint32_t>(static_cast<std::size_t>(run.end - base) / cell_bytes);
       returned += end - index;
       while (index < end) {
         const std::uint32_t many = std::min(end - index, 64 - index % 64);
@@ -154,7 +162,8 @@ void return_all(Allocator& allocator, LocalCache& cache) {
     allocator.count_returned(returned * cell_bytes);
     claim = {};
     run = {};
-    cache.taken_bytes[id] /= 2;  // a kind that stays busy is back at large claims soon, one that does not is forgotten
+    cache.taken_bytes[id] /=
+        2;  // a kind that stays busy is back at large claims soon, one that does not is forgotten
   }
   cache.open_count = 0;
   cache.tiny = {};

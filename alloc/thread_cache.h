@@ -21,9 +21,11 @@
 namespace tricolor::impl {
 
 struct LocalCache : detail::thread_cache {
-  Claim* claims = nullptr;          // by kind id, as `runs`
-  std::uint32_t* taken_bytes = nullptr;  // by kind id: claimed lately, which sets the size of the next claim
-  std::uint32_t* open = nullptr;    // kinds that have had a claim since the last return_all, each once
+  Claim* claims = nullptr;  // by kind id, as `runs`
+  std::uint32_t* taken_bytes =
+      nullptr;  // by kind id: claimed lately, which sets the size of the next claim
+  std::uint32_t* open =
+      nullptr;  // kinds that have had a claim since the last return_all, each once
   std::uint32_t open_count = 0;
   std::uint64_t claimed_cells = 0;  // ever, for statistics and stress
 };
@@ -41,7 +43,8 @@ bool next_run(LocalCache& cache, std::uint32_t id, std::size_t cell_bytes, detai
 // How many cells the thread should claim next of a kind that it has used up: 512 bytes of them, or an eighth of what it has
 // claimed lately, up to a page. Growth by an eighth keeps what 64 threads hold of 500 types below 10 % of a 256 MiB heap;
 // doubling would hold 30 % (bench/prototype/README.md).
-std::uint32_t next_claim_cells(const Allocator& allocator, const LocalCache& cache, const Kind& kind);
+std::uint32_t next_claim_cells(const Allocator& allocator, const LocalCache& cache,
+                               const Kind& kind);
 
 // Takes over a claim made for this thread.
 void accept_claim(Allocator& allocator, LocalCache& cache, const Kind& kind, const Claim& claim);

@@ -42,10 +42,10 @@ class PacketPool {
  private:
   Metadata& x_metadata;
   Mutex x_lock{LockRank::kQueue};
-  WorkPacket* x_empty = nullptr;   // guarded by x_lock, as is all below
+  WorkPacket* x_empty = nullptr;  // guarded by x_lock, as is all below
   WorkPacket* x_shared = nullptr;
   std::atomic<std::size_t> x_shared_count{0};  // written under x_lock
-  std::size_t x_packets = 0;       // that exist
+  std::size_t x_packets = 0;                   // that exist
   std::size_t x_most_packets = 64;
   std::size_t x_most_used = 0;
 };
@@ -60,13 +60,15 @@ class MarkQueue {
 
   // False when there was no room: nothing is queued.
   bool push(GreyWork work) {
-    if (x_packet->count == x_entries && !next_packet()) [[unlikely]] return false;
+    if (x_packet->count == x_entries && !next_packet()) [[unlikely]]
+      return false;
     x_packet->entries[x_packet->count++] = work;
     return true;
   }
   // False when neither this queue nor the pool has work.
   bool pop(GreyWork& work) {
-    if (x_packet->count == 0 && (!x_pool.has_shared() || !previous_packet())) [[unlikely]] return false;
+    if (x_packet->count == 0 && (!x_pool.has_shared() || !previous_packet())) [[unlikely]]
+      return false;
     work = x_packet->entries[--x_packet->count];
     return true;
   }

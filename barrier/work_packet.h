@@ -23,7 +23,9 @@ constexpr GreyWork grey_work(std::uintptr_t address, std::uint32_t kind) {
 constexpr std::uintptr_t address_of(GreyWork work) {
   return work & ((std::uint64_t{1} << kKindShift) - 1) & ~kRestOfObject;
 }
-constexpr std::uint32_t kind_of(GreyWork work) { return static_cast<std::uint32_t>(work >> kKindShift); }
+constexpr std::uint32_t kind_of(GreyWork work) {
+  return static_cast<std::uint32_t>(work >> kKindShift);
+}
 
 // 4 KiB: large enough that the shared lists are touched once for 500 cells, small enough that work spreads early (Go
 // uses 2 KiB, runtime/mgcwork.go).

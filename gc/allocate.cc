@@ -34,8 +34,9 @@ constexpr std::uint32_t kEveryUnsweptSpan = UINT32_MAX;
 Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request) {
   KindTable& kinds = heap.allocator().kinds;
   if (request.type == nullptr) {
-    return &kinds[request.size_class == detail::kLargeClass ? kLargePointerFreeKind
-                                                            : static_cast<std::uint32_t>(request.size_class)];
+    return &kinds[request.size_class == detail::kLargeClass
+                      ? kLargePointerFreeKind
+                      : static_cast<std::uint32_t>(request.size_class)];
   }
   // The description is the user's side, with a lock of the C++ runtime around its making: before the critical section.
   const detail::type_info& type = request.type();
@@ -74,8 +75,11 @@ bool claim_cells(Heap& heap, Mutator& mutator, Kind& kind) {
 char* take_small(Heap& heap, Mutator& mutator, Kind& kind) {
   if (!grow_tables(heap.allocator(), mutator, kind.id)) return nullptr;
   for (;;) {
-    if (char* const cell = detail::try_take(mutator, kind.id, kind.cell_bytes); cell != nullptr) return cell;
-    if (!next_run(mutator, kind.id, kind.cell_bytes, kind.scan) && !claim_cells(heap, mutator, kind)) return nullptr;
+    if (char* const cell = detail::try_take(mutator, kind.id, kind.cell_bytes); cell != nullptr)
+      return cell;
+    if (!next_run(mutator, kind.id, kind.cell_bytes, kind.scan) &&
+        !claim_cells(heap, mutator, kind))
+      return nullptr;
   }
 }
 
@@ -88,8 +92,8 @@ char* take_large(Heap& heap, Kind& kind, const detail::cell_request& request, bo
   const auto run = allocator.pages.take(pages);
   if (!run) return nullptr;
   zero = !run->zero && (kind.scan != detail::ScanMode::none || request.zero);
-  PageRecord* const span =
-      publish_span(allocator, kind, run->first, pages, run->zero, zero ? PageState::unready : PageState::in_use);
+  PageRecord* const span = publish_span(allocator, kind, run->first, pages, run->zero,
+                                        zero ? PageState::unready : PageState::in_use);
   // Relaxed: we are inside a critical section, so no mark looks before it is set.
   alloc_words(span)[0].store(1, std::memory_order_relaxed);
   allocator.count_claimed(pages.bytes());
@@ -100,7 +104,9 @@ char* take_large(Heap& heap, Kind& kind, const detail::cell_request& request, bo
 void make_ready(Heap& heap, char* object, std::size_t bytes) {
   std::memset(object, 0, bytes);
   // Release: the object is zero. Pairs with Marker::scan_cell (acquire).
-  heap.allocator().map.record_of(page_of(object))->state.store(PageState::in_use, std::memory_order_release);
+  heap.allocator()
+      .map.record_of(page_of(object))
+      ->state.store(PageState::in_use, std::memory_order_release);
 }
 
 // stress=n: a complete collection at every n-th allocation of the thread. Claims are n cells at most, so that one comes by
@@ -120,14 +126,17 @@ char* take_claimed(const detail::cell_request& request, const char** listed) {
   if (mutator == nullptr || request.size_class == detail::kLargeClass) return nullptr;
   if (mutator->state.load(std::memory_order_relaxed) != MutatorState::running) return nullptr;
   // Relaxed: as in detail::allocate_sized.
-  const std::uint32_t id = request.type == nullptr ? static_cast<std::uint32_t>(request.size_class)
-                                                   : request.kind_slot->load(std::memory_order_relaxed);
+  const std::uint32_t id = request.type == nullptr
+                               ? static_cast<std::uint32_t>(request.size_class)
+                               : request.kind_slot->load(std::memory_order_relaxed);
   if (id >= mutator->run_count) return nullptr;
   const std::size_t cell_bytes = detail::kSizeClasses[request.size_class].cell_bytes;
-  const auto scan = request.type == nullptr ? detail::ScanMode::none : detail::ScanMode::conservative;
+  const auto scan =
+      request.type == nullptr ? detail::ScanMode::none : detail::ScanMode::conservative;
   mutator->enter_unit();
   char* cell = detail::try_take(*mutator, id, cell_bytes);
-  if (cell == nullptr && next_run(*mutator, id, cell_bytes, scan)) cell = detail::try_take(*mutator, id, cell_bytes);
+  if (cell == nullptr && next_run(*mutator, id, cell_bytes, scan))
+    cell = detail::try_take(*mutator, id, cell_bytes);
   if (listed != nullptr) *listed = cell;
   mutator->leave_unit();
   return cell;
@@ -137,7 +146,9 @@ char* take_claimed(const detail::cell_request& request, const char** listed) {
   Mutator& mutator = Heap::mutator();
   Heap& heap = mutator.heap;
   if (mutator.state.load(std::memory_order_relaxed) != MutatorState::running) {
-    usage_error("an allocation inside gc::blocking_call: fn must touch no managed memory. Move the allocation out of it.");
+    usage_error(
+        "an allocation inside gc::blocking_call: fn must touch no managed memory. Move the "
+        "allocation out of it.");
   }
   if (request.bytes > std::size_t{1} << kAddressBits) throw std::bad_alloc();
   Kind* const kind = kind_of(heap, mutator, request);
@@ -147,17 +158,20 @@ char* take_claimed(const detail::cell_request& request, const char** listed) {
     collect_under_stress(heap, mutator);
     char* cell = nullptr;
     bool zero = false;
-    sweep_before_growing(heap, mutator, kind->cell_bytes != 0 ? PageCount{kind->pages} : pages_for(request.bytes));
+    sweep_before_growing(heap, mutator,
+                         kind->cell_bytes != 0 ? PageCount{kind->pages} : pages_for(request.bytes));
     {
       const CriticalSection critical(mutator);
-      cell = kind->cell_bytes != 0 ? take_small(heap, mutator, *kind) : take_large(heap, *kind, request, zero);
+      cell = kind->cell_bytes != 0 ? take_small(heap, mutator, *kind)
+                                   : take_large(heap, *kind, request, zero);
       if (listed != nullptr) *listed = cell;
     }
     if (cell != nullptr) {
       if (zero) make_ready(heap, cell, pages_for(request.bytes).bytes());
       return cell;
     }
-    if (collected || mutator.critical_depth.load(std::memory_order_relaxed) != 0) throw std::bad_alloc();
+    if (collected || mutator.critical_depth.load(std::memory_order_relaxed) != 0)
+      throw std::bad_alloc();
     heap.cycle().collect(mutator);
   }
 }
@@ -182,7 +196,8 @@ thread_cache& attach_for_allocation() { return Heap::mutator(); }
 void give_back_cell(char* cell) noexcept {
   Mutator& mutator = *current_mutator();
   // From here on it may be somebody else's, so it is under construction no more.
-  if (mutator.constructing != nullptr && mutator.constructing->cell == cell) mutator.constructing->cell = nullptr;
+  if (mutator.constructing != nullptr && mutator.constructing->cell == cell)
+    mutator.constructing->cell = nullptr;
   const CriticalSection critical(mutator);
   return_cell(mutator.heap.allocator(), mutator, cell);
 }

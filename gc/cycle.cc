@@ -17,7 +17,9 @@ namespace tricolor::impl {
 
 namespace {
 
-bool reached(std::uint32_t counter, std::uint32_t ticket) { return static_cast<std::int32_t>(counter - ticket) >= 0; }
+bool reached(std::uint32_t counter, std::uint32_t ticket) {
+  return static_cast<std::int32_t>(counter - ticket) >= 0;
+}
 
 }  // namespace
 
@@ -59,9 +61,14 @@ void Cycle::finish_previous_sweep() {
 
 void Cycle::open(bool forced) {
   const std::size_t most_packets =
-      x_heap.settings().tinybuffers != 0 ? 1 : std::max<std::size_t>(64, x_heap.allocator().pages.in_use_bytes() >> 16);
+      x_heap.settings().tinybuffers != 0
+          ? 1
+          : std::max<std::size_t>(64, x_heap.allocator().pages.in_use_bytes() >> 16);
   x_pool.set_most_packets(most_packets);
-  x_marker->begin({[](void* self, const void* cell) { return static_cast<Cycle*>(self)->is_under_construction(cell); }, this});
+  x_marker->begin({[](void* self, const void* cell) {
+                     return static_cast<Cycle*>(self)->is_under_construction(cell);
+                   },
+                   this});
   x_stack_bytes = 0;
   x_globals_bytes = 0;
   x_record = {};
@@ -119,7 +126,8 @@ void Cycle::mark_roots() {
 bool Cycle::is_under_construction(const void* cell) {
   bool found = false;
   x_heap.handshake().for_each_mutator([&](Mutator& m) {
-    for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) found |= c->cell == cell;
+    for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer)
+      found |= c->cell == cell;
   });
   return found;
 }
@@ -130,7 +138,8 @@ void Cycle::mark_mutator(Mutator& mutator) {
   if (capture.complete()) {
     for (const std::uintptr_t word : capture) x_marker->mark_word(word);
   } else {
-    x_marker->mark_range(reinterpret_cast<const void*>(round_up(reinterpret_cast<std::uintptr_t>(capture.top()), sizeof(void*))),
+    x_marker->mark_range(reinterpret_cast<const void*>(round_up(
+                             reinterpret_cast<std::uintptr_t>(capture.top()), sizeof(void*))),
                          capture.base());
   }
   for (const TlsBlocks::Block& block : mutator.tls) {
@@ -149,11 +158,13 @@ void Cycle::mark_through_kernel(const char* begin, const char* end) {
   const std::size_t page = os::kernel_page_bytes();
   while (begin < end) {
     const std::size_t wanted = std::min(kCopyBytes, static_cast<std::size_t>(end - begin));
-    const std::size_t got = os::read_maybe_unmapped(x_copy, begin, wanted) / sizeof(void*) * sizeof(void*);
+    const std::size_t got =
+        os::read_maybe_unmapped(x_copy, begin, wanted) / sizeof(void*) * sizeof(void*);
     x_marker->mark_range(x_copy, x_copy + got);
     begin += got;
     if (got + sizeof(void*) <= wanted) {  // the page after it cannot be read: go on behind it
-      begin = reinterpret_cast<const char*>(round_up(reinterpret_cast<std::uintptr_t>(begin) + 1, page));
+      begin = reinterpret_cast<const char*>(
+          round_up(reinterpret_cast<std::uintptr_t>(begin) + 1, page));
     } else if (got < wanted) {
       return;  // less than a word is left
     }
@@ -177,10 +188,12 @@ void Cycle::start_sweeping() {
   x_numbers.stack_bytes.store(x_stack_bytes, std::memory_order_relaxed);
   x_numbers.globals_bytes.store(x_globals_bytes, std::memory_order_relaxed);
 
-  allocator.live_bytes.store(static_cast<std::int64_t>(x_marker->marked_bytes()), std::memory_order_relaxed);
+  allocator.live_bytes.store(static_cast<std::int64_t>(x_marker->marked_bytes()),
+                             std::memory_order_relaxed);
   // Relaxed: start() publishes it to the mutators.
   allocator.sweep_epoch.fetch_add(1, std::memory_order_relaxed);
-  for (std::uint32_t id = 1; id < allocator.kinds.count(); ++id) allocator.kinds[id].central.reset();
+  for (std::uint32_t id = 1; id < allocator.kinds.count(); ++id)
+    allocator.kinds[id].central.reset();
   x_sweeper.arm();
   reset_goal();
   x_phase.advance(Phase::kMark, Phase::kSweep);
@@ -195,7 +208,9 @@ void Cycle::close() {
   release_surplus();
   x_pool.trim();
 
-  const auto add = [](std::atomic<std::uint64_t>& to, std::uint64_t n) { to.fetch_add(n, std::memory_order_relaxed); };
+  const auto add = [](std::atomic<std::uint64_t>& to, std::uint64_t n) {
+    to.fetch_add(n, std::memory_order_relaxed);
+  };
   const auto raise = [](std::atomic<std::uint64_t>& to, std::uint64_t n) {
     if (n > to.load(std::memory_order_relaxed)) to.store(n, std::memory_order_relaxed);
   };
@@ -212,8 +227,9 @@ void Cycle::close() {
 
   const std::uint64_t since_init_ns = end_ns - x_heap.begin_ns();
   x_record.start_ns = x_begin_ns - x_heap.begin_ns();
-  x_record.gc_cpu_percent = static_cast<std::uint32_t>(100 * x_numbers.cpu_ns_total.load(std::memory_order_relaxed) /
-                                                       std::max<std::uint64_t>(1, since_init_ns * x_record.processors_count));
+  x_record.gc_cpu_percent = static_cast<std::uint32_t>(
+      100 * x_numbers.cpu_ns_total.load(std::memory_order_relaxed) /
+      std::max<std::uint64_t>(1, since_init_ns * x_record.processors_count));
   x_record.first_stop_clock_ns = x_stopped_ns - x_begin_ns;
   x_record.mark_clock_ns = x_marked_ns - x_stopped_ns;
   x_record.last_stop_clock_ns = end_ns - x_marked_ns;
@@ -235,7 +251,8 @@ void Cycle::release_surplus() {
 // ---- when
 
 bool Cycle::due() const {
-  return x_heap.allocator().live_bytes.load(std::memory_order_relaxed) >= static_cast<std::int64_t>(goal_bytes());
+  return x_heap.allocator().live_bytes.load(std::memory_order_relaxed) >=
+         static_cast<std::int64_t>(goal_bytes());
 }
 
 void Cycle::reset_goal() {
@@ -248,10 +265,11 @@ void Cycle::reset_goal() {
   in.percent = settings.percent.load(std::memory_order_relaxed);
   in.min_heap_bytes = settings.min_heap_bytes.load(std::memory_order_relaxed);
   in.memory_limit_bytes = settings.memory_limit_bytes.load(std::memory_order_relaxed);
-  const std::uint64_t cells =
-      allocator.allocated_bytes.load(std::memory_order_relaxed) - allocator.freed_bytes.load(std::memory_order_relaxed);
+  const std::uint64_t cells = allocator.allocated_bytes.load(std::memory_order_relaxed) -
+                              allocator.freed_bytes.load(std::memory_order_relaxed);
   const std::uint64_t in_use = allocator.pages.in_use_bytes();
-  in.non_heap_bytes = allocator.metadata.mapped_bytes() + allocator.pages.metadata_bytes() + (in_use > cells ? in_use - cells : 0);
+  in.non_heap_bytes = allocator.metadata.mapped_bytes() + allocator.pages.metadata_bytes() +
+                      (in_use > cells ? in_use - cells : 0);
   // Relaxed: a number that others act on a little later.
   x_goal_bytes.store(heap_goal_bytes(in), std::memory_order_relaxed);
 }
@@ -385,7 +403,9 @@ void Cycle::shut_down() {
 }
 
 void Cycle::add_to(statistics& out) const {
-  const auto read = [](const std::atomic<std::uint64_t>& n) { return n.load(std::memory_order_relaxed); };
+  const auto read = [](const std::atomic<std::uint64_t>& n) {
+    return n.load(std::memory_order_relaxed);
+  };
   out.cycles_total = read(x_numbers.cycles);
   out.cycles_forced = read(x_numbers.forced);
   out.heap_marked_bytes = read(x_numbers.marked_bytes);

@@ -100,13 +100,14 @@ class Cycle {
 
   // Requests. Tickets are compared by difference, so they may wrap.
   Mutex x_lock{LockRank::kCycle};
-  bool x_force_next = false;    // guarded by x_lock
-  bool x_has_thread = false;    // guarded by x_lock
-  bool x_end_thread = false;    // guarded by x_lock
-  std::uint32_t x_requested = 0;  // guarded by x_lock
-  std::atomic<std::uint32_t> x_wakes{0};      // the collector's thread waits for it to change
-  std::atomic<std::uint32_t> x_started{0};    // written under x_lock
-  std::atomic<std::uint32_t> x_completed{0};  // written by the collector; waited for by those who asked
+  bool x_force_next = false;                // guarded by x_lock
+  bool x_has_thread = false;                // guarded by x_lock
+  bool x_end_thread = false;                // guarded by x_lock
+  std::uint32_t x_requested = 0;            // guarded by x_lock
+  std::atomic<std::uint32_t> x_wakes{0};    // the collector's thread waits for it to change
+  std::atomic<std::uint32_t> x_started{0};  // written under x_lock
+  std::atomic<std::uint32_t> x_completed{
+      0};  // written by the collector; waited for by those who asked
 
   // When the next cycle is due. Written by the collector, read by every slow allocation.
   std::atomic<std::uint64_t> x_goal_bytes;
@@ -121,9 +122,10 @@ class Cycle {
 
   // Published numbers: written by the collector at the end of a cycle, read by stats().
   struct Published {
-    std::atomic<std::uint64_t> cycles{0}, forced{0}, marked_bytes{0}, marked_objects{0}, conservative_cells{0}, stack_bytes{0},
-        globals_bytes{0}, pause_ns_last{0}, pause_ns_max{0}, pause_ns_total{0}, stop_ns_last{0}, stop_ns_max{0},
-        mark_ns_last{0}, mark_ns_total{0}, cpu_ns_total{0};
+    std::atomic<std::uint64_t> cycles{0}, forced{0}, marked_bytes{0}, marked_objects{0},
+        conservative_cells{0}, stack_bytes{0}, globals_bytes{0}, pause_ns_last{0}, pause_ns_max{0},
+        pause_ns_total{0}, stop_ns_last{0}, stop_ns_max{0}, mark_ns_last{0}, mark_ns_total{0},
+        cpu_ns_total{0};
   } x_numbers;
 };
 

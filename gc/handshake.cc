@@ -21,7 +21,8 @@ constexpr int kLooks = 100;  // a few microseconds
 // Where glibc's own use of real-time signals ends; from there on the first that nobody handles is ours.
 bool is_free(int signal) {
   struct sigaction now;
-  return sigaction(signal, nullptr, &now) == 0 && (now.sa_flags & SA_SIGINFO) == 0 && now.sa_handler == SIG_DFL;
+  return sigaction(signal, nullptr, &now) == 0 && (now.sa_flags & SA_SIGINFO) == 0 &&
+         now.sa_handler == SIG_DFL;
 }
 
 int choose_signal() {
@@ -47,7 +48,10 @@ bool Handshake::create(int signal, std::uint64_t warn_after_ns) {
     if (x_signal == 0) return false;
     if (signal != 0) {
       LineBuffer<160> line;
-      line.text("tricolor: signal=").number(signal).text(" is taken or cannot be caught; signal ").number(x_signal);
+      line.text("tricolor: signal=")
+          .number(signal)
+          .text(" is taken or cannot be caught; signal ")
+          .number(x_signal);
       log_line(line.text(" stops threads instead").view());
     }
   }
@@ -68,8 +72,9 @@ Mutator* Handshake::attach() {
   if (memory != nullptr && words != nullptr) {
     const std::size_t capacity = x_heap.settings().tinybuffers != 0 ? 4 : StackCapture::kCapacity;
     mutator = ::new (memory) Mutator(x_heap, static_cast<std::uintptr_t*>(words), capacity);
-    if (!grow_tables(x_heap.allocator(), *mutator, kFirstTypedKind) || !mutator->tls.list(metadata) ||
-        !current_stack_bounds(mutator->stack) || pthread_setspecific(x_exit_key, mutator) != 0) {
+    if (!grow_tables(x_heap.allocator(), *mutator, kFirstTypedKind) ||
+        !mutator->tls.list(metadata) || !current_stack_bounds(mutator->stack) ||
+        pthread_setspecific(x_exit_key, mutator) != 0) {
       mutator->tls.free(metadata);
       free_tables(x_heap.allocator(), *mutator);
       mutator = nullptr;
@@ -89,7 +94,8 @@ Mutator* Handshake::attach() {
   sigaddset(&ours, x_signal);
   pthread_sigmask(SIG_UNBLOCK, &ours, nullptr);
 
-  const Guard guard(x_registry);  // waits for the end of a stop, as everything that is not registered may
+  const Guard guard(
+      x_registry);  // waits for the end of a stop, as everything that is not registered may
   mutator->next = x_first;
   if (x_first != nullptr) x_first->previous = mutator;
   x_first = mutator;
@@ -135,17 +141,21 @@ std::uint64_t Handshake::stop() {
   for_each_mutator([this](Mutator& m) {
     if (m.state.load(std::memory_order_seq_cst) == MutatorState::running) ask(m);
   });
-  wait_for_mutators([](Mutator& m) { return m.state.load(std::memory_order_seq_cst) != MutatorState::running; });  // L2
+  wait_for_mutators([](Mutator& m) {
+    return m.state.load(std::memory_order_seq_cst) != MutatorState::running;
+  });  // L2
 
   // Release (part of seq_cst): what everyone did before it stopped is visible to everyone who captures. Pairs with
   // stay_stopped.
-  const std::uint32_t word = x_stop_word.fetch_add(kCapture - kStop, std::memory_order_seq_cst) + (kCapture - kStop);
+  const std::uint32_t word =
+      x_stop_word.fetch_add(kCapture - kStop, std::memory_order_seq_cst) + (kCapture - kStop);
   os::futex_wake_all(x_stop_word);
   wait_for_mutators([&](Mutator& m) {
     // Acquire: the capture and the returned claims. Pairs with capture (release).
     if (m.captured_stop.load(std::memory_order_acquire) == word) return true;
     // A mutator that is about to find that it cannot leave blocked_call yet says `running` for a moment: look again.
-    if (m.state.load(std::memory_order_seq_cst) == MutatorState::blocked) capture(m, m.blocked_top, word);
+    if (m.state.load(std::memory_order_seq_cst) == MutatorState::blocked)
+      capture(m, m.blocked_top, word);
     return m.captured_stop.load(std::memory_order_acquire) == word;
   });
   return os::now_ns() - begin_ns;
@@ -155,7 +165,8 @@ std::uint64_t Handshake::stop() {
 template <class Done>
 void Handshake::wait_for_mutators(Done is_done) {
   const std::uint64_t begin_ns = os::now_ns();
-  std::uint64_t ask_again_ns = kAskAgainNs;  // doubles: real-time signals queue up, and the queue is the host's too
+  std::uint64_t ask_again_ns =
+      kAskAgainNs;  // doubles: real-time signals queue up, and the queue is the host's too
   std::uint64_t warn_ns = x_warn_after_ns;
   Mutator* m = x_first;
   for (;;) {
@@ -205,17 +216,27 @@ void Handshake::name_laggards(std::uint64_t waited_ns) {
     if (m.state.load(std::memory_order_seq_cst) != MutatorState::running) return;
     char name[32];
     LineBuffer<400> line;
-    line.text("tricolor: thread ").number(m.thread).text(" (").text(os::thread_name(m.thread, name, sizeof name));
+    line.text("tricolor: thread ")
+        .number(m.thread)
+        .text(" (")
+        .text(os::thread_name(m.thread, name, sizeof name));
     line.text(") has not stopped for ").count(waited_ns / 1'000'000).text(" ms: ");
-    if (m.critical_depth.load(std::memory_order_relaxed) != 0 || m.in_unit.load(std::memory_order_relaxed) != 0) {
+    if (m.critical_depth.load(std::memory_order_relaxed) != 0 ||
+        m.in_unit.load(std::memory_order_relaxed) != 0) {
       line.text("it is inside gc::critical; keep such sections short");
     } else if (os::thread_blocks_signal(m.thread, x_signal)) {
-      line.text("it blocks signal ").number(x_signal).text("; unblock it, or wait inside gc::blocking_call");
+      line.text("it blocks signal ")
+          .number(x_signal)
+          .text("; unblock it, or wait inside gc::blocking_call");
     } else if (kStopByPolls) {
-      line.text("this build stops threads by polls; call gc::safepoint(), or wait inside gc::blocking_call");
+      line.text(
+          "this build stops threads by polls; call gc::safepoint(), or wait inside "
+          "gc::blocking_call");
     } else {
-      line.text("it runs on a stack that the collector does not know (an alternate signal stack?), or something takes its "
-                "signals (sigwait?); see the options signal=n and stopwarn=ms");
+      line.text(
+          "it runs on a stack that the collector does not know (an alternate signal stack?), or "
+          "something takes its "
+          "signals (sigwait?); see the options signal=n and stopwarn=ms");
     }
     log_line(line.view());
   });
@@ -227,7 +248,8 @@ void Handshake::name_laggards(std::uint64_t waited_ns) {
 bool Handshake::is_on_stack(Mutator& mutator, const void* p) {
   if (mutator.stack.contains(p)) return true;
   if (!mutator.is_main_thread) return false;
-  mutator.stack.lowest = std::min(mutator.stack.lowest, mutator.stack.base - os::main_stack_limit_bytes());
+  mutator.stack.lowest =
+      std::min(mutator.stack.lowest, mutator.stack.base - os::main_stack_limit_bytes());
   return mutator.stack.contains(p);
 }
 
@@ -237,7 +259,8 @@ void Handshake::park_hook(detail::thread_cache& cache) {
 }
 
 void Handshake::park(Mutator& mutator) {
-  if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;  // the outermost section parks
+  if (mutator.critical_depth.load(std::memory_order_relaxed) != 0)
+    return;  // the outermost section parks
   // Inside blocking_call a handle may be given back while the note of a stop is still there: that thread counts as stopped.
   if (mutator.state.load(std::memory_order_relaxed) != MutatorState::running) return;
   with_spilled_registers(
@@ -253,8 +276,10 @@ void Handshake::park(Mutator& mutator) {
           if (!self.world_runs()) {
             if (!self.is_on_stack(m, top)) {
               usage_error(
-                  "a thread uses managed memory on a stack that the collector does not know (a signal handler on an alternate "
-                  "stack, or a coroutine switched by hand): its pointers there would be lost. Do not use gc:: in signal "
+                  "a thread uses managed memory on a stack that the collector does not know (a "
+                  "signal handler on an alternate "
+                  "stack, or a coroutine switched by hand): its pointers there would be lost. Do "
+                  "not use gc:: in signal "
                   "handlers.");
             }
             self.stay_stopped(m, top);
@@ -281,7 +306,8 @@ void Handshake::stay_stopped(Mutator& mutator, const void* top) {
       announce();
       continue;
     }
-    if ((word & kStepMask) == kCapture && mutator.captured_stop.load(std::memory_order_relaxed) != word) {
+    if ((word & kStepMask) == kCapture &&
+        mutator.captured_stop.load(std::memory_order_relaxed) != word) {
       capture(mutator, top, word);
       announce();
     }
@@ -313,8 +339,10 @@ void Handshake::wait_for_change(std::uint32_t word) const {
 
 void Handshake::enter_blocked(Mutator& mutator, void* top) {
   if (!is_on_stack(mutator, top)) {
-    usage_error("a thread waits for the collector on a stack that the collector does not know: its pointers there would be "
-                "lost.");
+    usage_error(
+        "a thread waits for the collector on a stack that the collector does not know: its "
+        "pointers there would be "
+        "lost.");
   }
   mutator.blocked_top = top;
   // Release (part of seq_cst): the frames from top on. Pairs with stop's load.
@@ -349,11 +377,14 @@ void Handshake::on_signal(int, siginfo_t*, void* context) {
   if (m.state.load(std::memory_order_relaxed) == MutatorState::running && !self.world_runs()) {
     // Everything that the interrupted frames hold lies between this signal frame (registers, vector state) and the base of
     // the stack; the red zone below the interrupted stack pointer is in between.
-    if (m.in_unit.load(std::memory_order_relaxed) != 0 || m.critical_depth.load(std::memory_order_relaxed) != 0 ||
-        !self.is_on_stack(m, context)) {
+    if (m.in_unit.load(std::memory_order_relaxed) != 0 ||
+        m.critical_depth.load(std::memory_order_relaxed) != 0 || !self.is_on_stack(m, context)) {
       m.stop_note.store(1, std::memory_order_relaxed);
     } else {
-      m.stop_note.store(0, std::memory_order_relaxed);  // of this stop; of the next one there is no note before its signal
+      m.stop_note.store(
+          0,
+          std::
+              memory_order_relaxed);  // of this stop; of the next one there is no note before its signal
       self.stay_stopped(m, context);
     }
   }

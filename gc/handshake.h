@@ -91,7 +91,9 @@ class Handshake {
   static constexpr std::uint32_t kCapture = 2;
   static constexpr std::uint32_t kStepMask = 3;
 
-  bool world_runs() const { return (x_stop_word.load(std::memory_order_seq_cst) & kStepMask) == kRun; }
+  bool world_runs() const {
+    return (x_stop_word.load(std::memory_order_seq_cst) & kStepMask) == kRun;
+  }
   void wait_for_change(std::uint32_t word) const;
   void announce();
   void capture(Mutator& mutator, const void* top, std::uint32_t stop_word);

@@ -22,10 +22,13 @@ namespace {
 
 Mutex creation{LockRank::kInit};
 
-constexpr std::uint8_t kMostCriticalSections = 200;  // leaves room for the library's own in the counter
+constexpr std::uint8_t kMostCriticalSections =
+    200;  // leaves room for the library's own in the counter
 
 // The page heap's 0 means no limit; a limit of 0 bytes is a limit.
-std::size_t page_limit(std::uint64_t bytes) { return bytes == no_limit ? 0 : std::max<std::uint64_t>(bytes, 1); }
+std::size_t page_limit(std::uint64_t bytes) {
+  return bytes == no_limit ? 0 : std::max<std::uint64_t>(bytes, 1);
+}
 
 }  // namespace
 
@@ -40,7 +43,8 @@ bool Heap::make(const options& wanted) {
   const Guard guard(creation);
   if (existing() != nullptr) return false;
   // Not in the program's segments, which are scanned, and never destroyed: threads may outlive main.
-  void* const memory = os::map(round_up(sizeof(Heap), os::kernel_page_bytes()), os::kernel_page_bytes(), "tricolor metadata");
+  void* const memory = os::map(round_up(sizeof(Heap), os::kernel_page_bytes()),
+                               os::kernel_page_bytes(), "tricolor metadata");
   if (memory == nullptr) return false;
   Heap* const heap = ::new (memory) Heap;
   if (!heap->create(wanted)) return false;
@@ -63,12 +67,15 @@ bool Heap::create(const options& wanted) {
   x_settings.tinybuffers = o.tinybuffers;
   x_allocator.clobber_free = o.clobberfree != 0;
   if (o.stress != 0) x_allocator.most_cells_a_claim = static_cast<std::uint32_t>(o.stress);
-  if (o.hard_limit_bytes != no_limit) x_allocator.pages.set_hard_limit_bytes(page_limit(o.hard_limit_bytes));
+  if (o.hard_limit_bytes != no_limit)
+    x_allocator.pages.set_hard_limit_bytes(page_limit(o.hard_limit_bytes));
   install_report_backtrace();
   if (!x_allocator.create()) return false;
   if (!x_handshake.create(o.signal, static_cast<std::uint64_t>(o.stopwarn_ms) * 1'000'000)) {
-    usage_error("the signal that stops threads cannot be used: choose a free real-time signal with signal=n in TRICOLOR_DEBUG "
-                "or in gc::options");
+    usage_error(
+        "the signal that stops threads cannot be used: choose a free real-time signal with "
+        "signal=n in TRICOLOR_DEBUG "
+        "or in gc::options");
   }
   return x_cycle.create();
 }
@@ -121,7 +128,9 @@ void shutdown() {
 void collect() {
   Mutator& mutator = Heap::mutator();
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) {
-    impl::usage_error("gc::collect() inside gc::critical: the world cannot be stopped there. Leave the critical section first.");
+    impl::usage_error(
+        "gc::collect() inside gc::critical: the world cannot be stopped there. Leave the critical "
+        "section first.");
   }
   mutator.heap.cycle().collect(mutator);
 }
@@ -144,11 +153,17 @@ T change(std::atomic<T> impl::Settings::*setting, T value) {
 
 }  // namespace
 
-int set_percent(int percent) { return change(&impl::Settings::percent, percent < 0 ? -1 : percent); }
+int set_percent(int percent) {
+  return change(&impl::Settings::percent, percent < 0 ? -1 : percent);
+}
 
-std::uint64_t set_memory_limit(std::uint64_t bytes) { return change(&impl::Settings::memory_limit_bytes, bytes); }
+std::uint64_t set_memory_limit(std::uint64_t bytes) {
+  return change(&impl::Settings::memory_limit_bytes, bytes);
+}
 
-std::uint64_t set_min_heap(std::uint64_t bytes) { return change(&impl::Settings::min_heap_bytes, bytes); }
+std::uint64_t set_min_heap(std::uint64_t bytes) {
+  return change(&impl::Settings::min_heap_bytes, bytes);
+}
 
 std::uint64_t set_hard_limit(std::uint64_t bytes) {
   const std::uint64_t old = change(&impl::Settings::hard_limit_bytes, bytes);
@@ -163,7 +178,9 @@ thread_scope::~thread_scope() {
   if (!x_attached || mutator == nullptr) return;
   if (mutator->critical_depth.load(std::memory_order_relaxed) != 0 ||
       mutator->state.load(std::memory_order_relaxed) != impl::MutatorState::running) {
-    impl::usage_error("a gc::thread_scope ends inside gc::critical or gc::blocking_call that began outside of it.");
+    impl::usage_error(
+        "a gc::thread_scope ends inside gc::critical or gc::blocking_call that began outside of "
+        "it.");
   }
   mutator->heap.handshake().detach(*mutator);
 }
@@ -171,7 +188,8 @@ thread_scope::~thread_scope() {
 critical::critical() : x_critical(&Heap::mutator()) {
   auto& mutator = *static_cast<Mutator*>(x_critical);
   const auto depth = mutator.critical_depth.load(std::memory_order_relaxed);
-  if (depth >= impl::kMostCriticalSections) impl::usage_error("gc::critical sections nest too deeply (200).");
+  if (depth >= impl::kMostCriticalSections)
+    impl::usage_error("gc::critical sections nest too deeply (200).");
   mutator.critical_depth.store(static_cast<std::uint8_t>(depth + 1), std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }
@@ -179,7 +197,8 @@ critical::critical() : x_critical(&Heap::mutator()) {
 critical::~critical() {
   auto& mutator = *static_cast<Mutator*>(x_critical);
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  const auto depth = static_cast<std::uint8_t>(mutator.critical_depth.load(std::memory_order_relaxed) - 1);
+  const auto depth =
+      static_cast<std::uint8_t>(mutator.critical_depth.load(std::memory_order_relaxed) - 1);
   mutator.critical_depth.store(depth, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   if (depth == 0 && mutator.stop_note.load(std::memory_order_relaxed) != 0) mutator.park(mutator);
@@ -192,9 +211,13 @@ void safepoint_slow(thread_cache& cache) { cache.park(cache); }
 void blocking_call(void (*fn)(void*), void* argument) {
   Mutator* const mutator = impl::current_mutator();
   // A thread that is not attached, or already blocked, is not stopped anyway.
-  if (mutator == nullptr || mutator->state.load(std::memory_order_relaxed) == impl::MutatorState::blocked) return fn(argument);
+  if (mutator == nullptr ||
+      mutator->state.load(std::memory_order_relaxed) == impl::MutatorState::blocked)
+    return fn(argument);
   if (mutator->critical_depth.load(std::memory_order_relaxed) != 0) {
-    impl::usage_error("gc::blocking_call inside gc::critical: the collector would wait for it. Leave the critical section first.");
+    impl::usage_error(
+        "gc::blocking_call inside gc::critical: the collector would wait for it. Leave the "
+        "critical section first.");
   }
   struct Call {
     Mutator& mutator;

@@ -47,7 +47,9 @@ class Heap {
   std::uint64_t begin_ns() const { return x_begin_ns; }
 
   // Every address of a managed object lies in here.
-  AddressRange address_range() const { return {x_allocator.pages.lowest_address(), x_allocator.pages.highest_address()}; }
+  AddressRange address_range() const {
+    return {x_allocator.pages.lowest_address(), x_allocator.pages.highest_address()};
+  }
 
   statistics stats() const;
 

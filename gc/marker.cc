@@ -10,16 +10,19 @@ namespace tricolor::impl {
 
 // What a type's trace function talks to.
 struct Marker::Tracer : tracer {
-  explicit Tracer(Marker& marker_) : tracer(marker_.x_traced.data(), marker_.x_traced.size(), full), marker(marker_) {}
+  explicit Tracer(Marker& marker_)
+      : tracer(marker_.x_traced.data(), marker_.x_traced.size(), full), marker(marker_) {}
   static void full(tracer& t, std::size_t count) {
     Marker& m = static_cast<Tracer&>(t).marker;
     // A tracer may report anything, so these words are looked up like a stack's.
-    for (std::size_t i = 0; i < count; ++i) m.mark_word(reinterpret_cast<std::uintptr_t>(m.x_traced[i]));
+    for (std::size_t i = 0; i < count; ++i)
+      m.mark_word(reinterpret_cast<std::uintptr_t>(m.x_traced[i]));
   }
   Marker& marker;
 };
 
-Marker::Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet, std::size_t packet_entries)
+Marker::Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet,
+               std::size_t packet_entries)
     : x_allocator(allocator), x_map(allocator.map), x_queue(pool, own_packet, packet_entries) {}
 
 void Marker::begin(ConstructionTest under_construction) {
@@ -46,7 +49,9 @@ inline void Marker::visit(Candidate candidate) {
   if (span == nullptr) return;
   const auto index = static_cast<std::uint32_t>(offset * span->reciprocal >> 32);
   if (index >= span->cells) return;
-  const std::uintptr_t cell = candidate.address - offset + std::uintptr_t{index} * detail::kSizeClasses[span->size_class].cell_bytes;
+  const std::uintptr_t cell =
+      candidate.address - offset +
+      std::uintptr_t{index} * detail::kSizeClasses[span->size_class].cell_bytes;
   mark_cell(span, index, cell);
 }
 
@@ -66,7 +71,8 @@ void Marker::mark_word(std::uintptr_t word) {
 }
 
 inline void Marker::push(std::uintptr_t address, std::uint32_t kind) {
-  if (!x_queue.push(grey_work(address, kind))) [[unlikely]] postpone(address);
+  if (!x_queue.push(grey_work(address, kind))) [[unlikely]]
+    postpone(address);
 }
 
 // [queue.bounded]: the cell is marked; its span remembers that something in it is grey.
@@ -107,11 +113,13 @@ inline void Marker::scan(GreyWork work) {
 }
 
 inline void Marker::scan_cell(const Kind& kind, char* cell) {
-  if (kind.word_map == 0) [[unlikely]] return scan_unusual(kind, cell);
+  if (kind.word_map == 0) [[unlikely]]
+    return scan_unusual(kind, cell);
   for (std::uint64_t map = kind.word_map; map != 0; map &= map - 1) {
     const char* const slot = cell + std::countr_zero(map) * 8;
     // Acquire: what the storing thread wrote into the object. Pairs with barriered_store (release).
-    const std::uintptr_t word = __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(slot), __ATOMIC_ACQUIRE);
+    const std::uintptr_t word =
+        __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(slot), __ATOMIC_ACQUIRE);
     if (word != 0) discover(word);
   }
 }
@@ -166,7 +174,8 @@ void Marker::scan_piece(const Kind& kind, char* object, std::size_t bytes, std::
 void Marker::scan_words(const char* begin, const char* end) {
   for (; begin + sizeof(void*) <= end; begin += sizeof(void*)) {
     // Acquire: as in scan_cell.
-    const std::uintptr_t word = __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(begin), __ATOMIC_ACQUIRE);
+    const std::uintptr_t word =
+        __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(begin), __ATOMIC_ACQUIRE);
     if (word != 0) discover(word);
   }
 }
@@ -178,8 +187,8 @@ void Marker::scan_offsets(const char* part, const detail::WordOffsets& offsets) 
 }
 
 // Reads whatever memory the program declares to be roots, or a cell whose layout nobody knows: sanitizers have no say.
-[[gnu::noinline]] __attribute__((no_sanitize("address", "thread", "undefined"))) void Marker::mark_range(const void* begin,
-                                                                                           const void* end) {
+[[gnu::noinline]] __attribute__((no_sanitize("address", "thread", "undefined"))) void
+Marker::mark_range(const void* begin, const void* end) {
   const std::uintptr_t lowest = x_allocator.pages.lowest_address();
   const std::uintptr_t size = x_allocator.pages.highest_address() - lowest;
   const auto* word = static_cast<const volatile std::uintptr_t*>(begin);
@@ -208,9 +217,11 @@ void Marker::scan_construction(const void* address) {
 bool Marker::rescan() {
   if (!x_rescan) return false;
   x_rescan = false;
-  for (Arena* arena = x_allocator.pages.first_arena(); arena != nullptr; arena = arena->next.load(std::memory_order_acquire)) {
+  for (Arena* arena = x_allocator.pages.first_arena(); arena != nullptr;
+       arena = arena->next.load(std::memory_order_acquire)) {
     for (std::size_t w = 0; w < arena->heads.size(); ++w) {
-      for (std::uint64_t bits = arena->heads[w].load(std::memory_order_acquire); bits != 0; bits &= bits - 1) {
+      for (std::uint64_t bits = arena->heads[w].load(std::memory_order_acquire); bits != 0;
+           bits &= bits - 1) {
         PageRecord* const span = arena->records() + w * 64 + std::countr_zero(bits);
         if (span->rescan.exchange(0, std::memory_order_relaxed) == 0) continue;
         for (std::uint32_t i = 0; i < span->cells; ++i) {
@@ -218,7 +229,8 @@ bool Marker::rescan() {
           if (!is_marked(cell)) continue;
           void* const address = reinterpret_cast<void*>(cell.address());
           // Those were read word by word at the start [cell.construction].
-          if (span->kind->scan == detail::ScanMode::traced && x_under_construction.test(x_under_construction.context, address)) {
+          if (span->kind->scan == detail::ScanMode::traced &&
+              x_under_construction.test(x_under_construction.context, address)) {
             continue;
           }
           scan_cell(*span->kind, static_cast<char*>(address));

@@ -22,7 +22,8 @@ namespace tricolor::impl {
 
 class Marker {
  public:
-  Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet, std::size_t packet_entries);
+  Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet,
+         std::size_t packet_entries);
 
   // Asks whether a cell is under construction (rare; world stopped).
   struct ConstructionTest {

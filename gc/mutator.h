@@ -36,8 +36,9 @@ struct Mutator : LocalCache {
   std::atomic<std::uint32_t> captured_stop{0};
   void* blocked_top = nullptr;
   TlsBlocks tls;
-  std::uint8_t internal_depth = 0;   // critical sections of the library itself that are open
-  std::uint64_t next_stress_at = 0;  // stress=n: the value of claimed_cells at which to collect next
+  std::uint8_t internal_depth = 0;  // critical sections of the library itself that are open
+  std::uint64_t next_stress_at =
+      0;                    // stress=n: the value of claimed_cells at which to collect next
   Mutator* next = nullptr;  // registry; guarded by its lock
   Mutator* previous = nullptr;
 };
@@ -50,8 +51,11 @@ inline Mutator* current_mutator() { return static_cast<Mutator*>(detail::current
 class CriticalSection {
  public:
   explicit CriticalSection(Mutator& mutator) : x_mutator(mutator) {
-    if (mutator.internal_depth != 0 || mutator.in_unit.load(std::memory_order_relaxed) != 0) [[unlikely]] {
-      usage_error("a signal handler uses gc:: while its thread is inside it. Signal handlers must not touch managed memory.");
+    if (mutator.internal_depth != 0 || mutator.in_unit.load(std::memory_order_relaxed) != 0)
+        [[unlikely]] {
+      usage_error(
+          "a signal handler uses gc:: while its thread is inside it. Signal handlers must not "
+          "touch managed memory.");
     }
     mutator.internal_depth = 1;
     // Relaxed, as for thread_cache::in_unit [unit.no-stop].
@@ -64,10 +68,12 @@ class CriticalSection {
   ~CriticalSection() {
     x_mutator.internal_depth = 0;
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    const auto depth = static_cast<std::uint8_t>(x_mutator.critical_depth.load(std::memory_order_relaxed) - 1);
+    const auto depth =
+        static_cast<std::uint8_t>(x_mutator.critical_depth.load(std::memory_order_relaxed) - 1);
     x_mutator.critical_depth.store(depth, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    if (depth == 0 && x_mutator.stop_note.load(std::memory_order_relaxed) != 0) [[unlikely]] x_mutator.park(x_mutator);
+    if (depth == 0 && x_mutator.stop_note.load(std::memory_order_relaxed) != 0) [[unlikely]]
+      x_mutator.park(x_mutator);
   }
 
  private:

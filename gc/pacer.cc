@@ -16,8 +16,10 @@ std::uint64_t times_percent(std::uint64_t bytes, std::uint64_t percent) {
 std::uint64_t goal_by_percent(const PacerInput& in) {
   if (in.percent < 0) return kNoGoal;
   const auto percent = static_cast<std::uint64_t>(in.percent);
-  const std::uint64_t growth = times_percent(in.marked_bytes + in.stack_bytes + in.globals_bytes, percent);
-  const std::uint64_t goal = growth > kNoGoal - in.marked_bytes ? kNoGoal : in.marked_bytes + growth;
+  const std::uint64_t growth =
+      times_percent(in.marked_bytes + in.stack_bytes + in.globals_bytes, percent);
+  const std::uint64_t goal =
+      growth > kNoGoal - in.marked_bytes ? kNoGoal : in.marked_bytes + growth;
   return std::max({goal, times_percent(kSmallestGoalBytes, percent), in.min_heap_bytes});
 }
 
@@ -26,11 +28,14 @@ std::uint64_t goal_by_limit(const PacerInput& in) {
   if (in.non_heap_bytes >= in.memory_limit_bytes) return in.marked_bytes;
   const std::uint64_t room = in.memory_limit_bytes - in.non_heap_bytes;
   const std::uint64_t headroom = std::max<std::uint64_t>(room / 100 * 3, 1u << 20);
-  return std::max(room > 2 * headroom ? room - headroom : std::min(room, headroom), in.marked_bytes);
+  return std::max(room > 2 * headroom ? room - headroom : std::min(room, headroom),
+                  in.marked_bytes);
 }
 
 }  // namespace
 
-std::uint64_t heap_goal_bytes(const PacerInput& input) { return std::min(goal_by_percent(input), goal_by_limit(input)); }
+std::uint64_t heap_goal_bytes(const PacerInput& input) {
+  return std::min(goal_by_percent(input), goal_by_limit(input));
+}
 
 }  // namespace tricolor::impl

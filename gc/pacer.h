@@ -10,13 +10,15 @@
 namespace tricolor::impl {
 
 struct PacerInput {
-  std::uint64_t marked_bytes = 0;         // M: what the last cycle found alive
-  std::uint64_t stack_bytes = 0;          // S: stacks scanned
-  std::uint64_t globals_bytes = 0;        // G: writable segments, thread-local storage and root slots scanned
-  int percent = 100;                      // GOGC; -1 = off
+  std::uint64_t marked_bytes = 0;  // M: what the last cycle found alive
+  std::uint64_t stack_bytes = 0;   // S: stacks scanned
+  std::uint64_t globals_bytes =
+      0;              // G: writable segments, thread-local storage and root slots scanned
+  int percent = 100;  // GOGC; -1 = off
   std::uint64_t min_heap_bytes = 0;
-  std::uint64_t memory_limit_bytes = 0;   // soft
-  std::uint64_t non_heap_bytes = 0;       // Ready memory that is not in cells: metadata, free pages, fragmentation
+  std::uint64_t memory_limit_bytes = 0;  // soft
+  std::uint64_t non_heap_bytes =
+      0;  // Ready memory that is not in cells: metadata, free pages, fragmentation
 };
 
 inline constexpr std::uint64_t kSmallestGoalBytes = 4u << 20;  // at GOGC=100

@@ -32,8 +32,10 @@ class PhaseMachine {
   void advance(Phase from, Phase to) {
     constexpr Phase kNext[] = {Phase::kStopping, Phase::kMark, Phase::kSweep, Phase::kOff};
     const bool gives_up = from == Phase::kStopping && to == Phase::kOff;
-    check(now() == from, "phase.moves", {static_cast<std::uint64_t>(now()), static_cast<std::uint64_t>(from)});
-    check(kNext[static_cast<int>(from)] == to || gives_up, "phase.moves", {static_cast<std::uint64_t>(from), static_cast<std::uint64_t>(to)});
+    check(now() == from, "phase.moves",
+          {static_cast<std::uint64_t>(now()), static_cast<std::uint64_t>(from)});
+    check(kNext[static_cast<int>(from)] == to || gives_up, "phase.moves",
+          {static_cast<std::uint64_t>(from), static_cast<std::uint64_t>(to)});
     // Release: what was done in the phase that ends. Pairs with now() (acquire).
     x_phase.store(to, std::memory_order_release);
   }

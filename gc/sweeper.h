@@ -35,10 +35,10 @@ class Sweeper {
 
   Allocator& x_allocator;
   Mutex x_lock{LockRank::kSweep};
-  Arena* x_arena = nullptr;           // guarded by x_lock, as are the next two: the walk
-  std::size_t x_word = 0;             // of the arena's bitmap of heads
-  std::uint64_t x_bits = 0;           // heads of that word which are still to visit
-  std::atomic<bool> x_done{true};     // the walk is over (sweeps may still be under way)
+  Arena* x_arena = nullptr;                  // guarded by x_lock, as are the next two: the walk
+  std::size_t x_word = 0;                    // of the arena's bitmap of heads
+  std::uint64_t x_bits = 0;                  // heads of that word which are still to visit
+  std::atomic<bool> x_done{true};            // the walk is over (sweeps may still be under way)
   std::atomic<std::uint32_t> x_sweeping{0};  // threads between next_span and the end of its sweep
 };
 

@@ -12,7 +12,8 @@ RootSlot* RootSet::take() {
     if (memory == nullptr) return nullptr;
     Block* const block = ::new (memory) Block{};
     for (RootSlot& slot : block->slots) {
-      slot.store(reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(x_free) | kFreeLink), std::memory_order_relaxed);
+      slot.store(reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(x_free) | kFreeLink),
+                 std::memory_order_relaxed);
       x_free = &slot;
     }
     block->next = x_blocks;
@@ -27,7 +28,8 @@ RootSlot* RootSet::take() {
 
 void RootSet::give_back(RootSlot* slot) {
   const Guard guard(x_lock);
-  slot->store(reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(x_free) | kFreeLink), std::memory_order_relaxed);
+  slot->store(reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(x_free) | kFreeLink),
+              std::memory_order_relaxed);
   x_free = slot;
 }
 

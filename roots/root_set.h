@@ -45,7 +45,9 @@ class RootSet {
 
   // Links of the free list carry bit 63, which no address of a user process has (bit 0 may be set in a handle on a byte).
   static constexpr std::uintptr_t kFreeLink = std::uintptr_t{1} << 63;
-  static bool is_free_link(const void* word) { return (reinterpret_cast<std::uintptr_t>(word) & kFreeLink) != 0; }
+  static bool is_free_link(const void* word) {
+    return (reinterpret_cast<std::uintptr_t>(word) & kFreeLink) != 0;
+  }
 
   Metadata& x_metadata;
   Mutex x_lock{LockRank::kRootTable};

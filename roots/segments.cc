@@ -57,14 +57,15 @@ bool SegmentList::may_be_outdated() const {
   if (os::read_maybe_unmapped(&last, x_last_library, sizeof last) != sizeof last) return true;
   if (last.l_next != nullptr) return true;
   link_map before = {};
-  return last.l_prev != nullptr && (os::read_maybe_unmapped(&before, last.l_prev, sizeof before) != sizeof before ||
-                                    before.l_next != x_last_library);
+  return last.l_prev != nullptr &&
+         (os::read_maybe_unmapped(&before, last.l_prev, sizeof before) != sizeof before ||
+          before.l_next != x_last_library);
 }
 
 bool SegmentList::update() {
   struct Walk {
     SegmentList& list;
-    bool first = true;       // the program itself comes first
+    bool first = true;  // the program itself comes first
     bool unchanged = false;
     std::size_t needed = 0;  // counted even when they do not fit
   };
@@ -74,7 +75,8 @@ bool SegmentList::update() {
         [](dl_phdr_info* info, std::size_t size, void* data) {
           Walk& w = *static_cast<Walk*>(data);
           if (w.first && size >= offsetof(dl_phdr_info, dlpi_subs) + sizeof(info->dlpi_subs)) {
-            if (w.list.x_complete && info->dlpi_adds == w.list.x_loads && info->dlpi_subs == w.list.x_unloads) {
+            if (w.list.x_complete && info->dlpi_adds == w.list.x_loads &&
+                info->dlpi_subs == w.list.x_unloads) {
               w.unchanged = true;
               return 1;
             }
@@ -129,15 +131,16 @@ bool TlsBlocks::list(Metadata& metadata) {
           for (int i = 0; i < info->dlpi_phnum; ++i) {
             const ElfW(Phdr)& header = info->dlpi_phdr[i];
             if (header.p_type != PT_TLS || header.p_memsz < sizeof(void*)) continue;
-            const auto begin = round_up(reinterpret_cast<std::uintptr_t>(info->dlpi_tls_data), sizeof(void*));
+            const auto begin =
+                round_up(reinterpret_cast<std::uintptr_t>(info->dlpi_tls_data), sizeof(void*));
             const auto end = reinterpret_cast<std::uintptr_t>(info->dlpi_tls_data) + header.p_memsz;
             if (out.x_count < out.x_capacity) {
               // The static area ends (x86-64) or begins (aarch64) at the thread pointer. Blocks elsewhere are the
               // loader's to free.
               const auto here = reinterpret_cast<std::uintptr_t>(__builtin_thread_pointer());
               const bool is_static = begin - (here - kStaticAreaBytes) < 2 * kStaticAreaBytes;
-              out.x_blocks[out.x_count] = {reinterpret_cast<const char*>(begin), reinterpret_cast<const char*>(end),
-                                           !is_static};
+              out.x_blocks[out.x_count] = {reinterpret_cast<const char*>(begin),
+                                           reinterpret_cast<const char*>(end), !is_static};
             }
             ++out.x_count;
           }

@@ -39,7 +39,7 @@ class SegmentList {
   Segment* x_segments = nullptr;
   std::size_t x_count = 0;
   std::size_t x_capacity = 0;
-  std::uint64_t x_loads = 0;    // the loader's counters at the last update
+  std::uint64_t x_loads = 0;  // the loader's counters at the last update
   std::uint64_t x_unloads = 0;
   bool x_complete = false;
   const void* x_last_library = nullptr;  // the loader's record of the one opened last

@@ -9,8 +9,8 @@ namespace tricolor::impl {
 
 // Reads every word of somebody's frames: sanitizers would object to redzones, padding and races, none of which matter to a
 // conservative scan of a stopped thread.
-[[gnu::noinline]] __attribute__((no_sanitize("address", "thread", "undefined"))) void StackCapture::capture(
-    const void* top, const void* base, AddressRange range) {
+[[gnu::noinline]] __attribute__((no_sanitize("address", "thread", "undefined"))) void
+StackCapture::capture(const void* top, const void* base, AddressRange range) {
   const auto* word = reinterpret_cast<const volatile std::uintptr_t*>(
       round_up(reinterpret_cast<std::uintptr_t>(top), sizeof(std::uintptr_t)));
   const auto* const end = static_cast<const volatile std::uintptr_t*>(base);

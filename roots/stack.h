@@ -27,7 +27,8 @@ class StackCapture {
   static constexpr std::size_t kBytes = kCapacity * sizeof(std::uintptr_t);
 
   // `words` has room for `capacity` (at most kCapacity; fewer to test the overflow).
-  StackCapture(std::uintptr_t* words, std::size_t capacity) : x_words(words), x_capacity(capacity) {}
+  StackCapture(std::uintptr_t* words, std::size_t capacity)
+      : x_words(words), x_capacity(capacity) {}
 
   // Keeps the words of [top, base) that lie in `range`. `top` is rounded up to a word.
   void capture(const void* top, const void* base, AddressRange range);
@@ -39,7 +40,10 @@ class StackCapture {
 
   const void* top() const { return x_top; }
   const void* base() const { return x_base; }
-  std::size_t stack_bytes() const { return static_cast<std::size_t>(static_cast<const char*>(x_base) - static_cast<const char*>(x_top)); }
+  std::size_t stack_bytes() const {
+    return static_cast<std::size_t>(static_cast<const char*>(x_base) -
+                                    static_cast<const char*>(x_top));
+  }
 
  private:
   std::uintptr_t* const x_words;

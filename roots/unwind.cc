@@ -23,7 +23,8 @@ void print_backtrace() noexcept {
     LineBuffer<400> line;
     line.text("  #").number(frame).text(" ").hex(address);
     // -UNW_ENOMEM: the name was cut, which is still a name.
-    if (const int result = unw_get_proc_name(&cursor, name, sizeof name, &offset); result == 0 || result == -UNW_ENOMEM) {
+    if (const int result = unw_get_proc_name(&cursor, name, sizeof name, &offset);
+        result == 0 || result == -UNW_ENOMEM) {
       name[sizeof name - 1] = '\0';
       line.text(" ").text(name).text("+").hex(offset);
     }

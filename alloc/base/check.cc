@@ -52,7 +52,9 @@ void check_failed(const char* label, Evidence evidence, Place where) {
   line.text(":").number(where.line).text(" in ").text(where.function);
   line.text("; a=").hex(evidence.a).text(" (").count(evidence.a).text(")");
   line.text(" b=").hex(evidence.b).text(" (").count(evidence.b).text(")");
-  line.text("; a bug of tricolor or a stray write into its heap: try TRICOLOR_DEBUG=clobberfree=1,stress=1000");
+  line.text(
+      "; a bug of tricolor or a stray write into its heap: try "
+      "TRICOLOR_DEBUG=clobberfree=1,stress=1000");
   die(line.view());
 }
 

@@ -41,13 +41,15 @@ struct Evidence {
 
 inline void check(bool condition, const char* label, Evidence evidence = {},
                   Place where = Place::here()) {
-  if (!condition) [[unlikely]] check_failed(label, evidence, where);
+  if (!condition) [[unlikely]]
+    check_failed(label, evidence, where);
 }
 
 inline void dcheck(bool condition, const char* label, Evidence evidence = {},
                    Place where = Place::here()) {
   if constexpr (kDebugChecks) {
-    if (!condition) [[unlikely]] check_failed(label, evidence, where);
+    if (!condition) [[unlikely]]
+      check_failed(label, evidence, where);
   }
 }
 

@@ -27,12 +27,14 @@ void Mutex::lock_slow() {
     os::relax();
     std::uint32_t free = kFree;
     if (x_state.load(std::memory_order_relaxed) == kFree &&
-        x_state.compare_exchange_weak(free, kHeld, std::memory_order_acquire, std::memory_order_relaxed)) {
+        x_state.compare_exchange_weak(free, kHeld, std::memory_order_acquire,
+                                      std::memory_order_relaxed)) {
       return;
     }
   }
   // Whoever gets it here says that others may wait too, which costs at most one wake-up in vain.
-  while (x_state.exchange(kHeldAndWaitedFor, std::memory_order_acquire) != kFree) os::futex_wait(x_state, kHeldAndWaitedFor);
+  while (x_state.exchange(kHeldAndWaitedFor, std::memory_order_acquire) != kFree)
+    os::futex_wait(x_state, kHeldAndWaitedFor);
 }
 
 void Mutex::wake_one() { os::futex_wake_one(x_state); }

@@ -43,7 +43,9 @@ class Mutex {
     if constexpr (kDebugChecks) note_lock(x_rank);
     std::uint32_t free = kFree;
     // Acquire: what the last holder wrote. Pairs with unlock (release).
-    if (!x_state.compare_exchange_strong(free, kHeld, std::memory_order_acquire, std::memory_order_relaxed)) lock_slow();
+    if (!x_state.compare_exchange_strong(free, kHeld, std::memory_order_acquire,
+                                         std::memory_order_relaxed))
+      lock_slow();
   }
   void unlock() {
     if (x_state.exchange(kFree, std::memory_order_release) == kHeldAndWaitedFor) wake_one();

@@ -53,7 +53,8 @@ unsigned cpu_count();
 std::int32_t thread_id();
 
 // Waits while `word == expected`, at most `timeout_ns` (0 = for ever). May return early: the caller re-tests.
-void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint64_t timeout_ns = 0);
+void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
+                std::uint64_t timeout_ns = 0);
 void futex_wake_one(const std::atomic<std::uint32_t>& word);
 void futex_wake_all(const std::atomic<std::uint32_t>& word);
 

@@ -246,7 +246,8 @@ bool send_signal(std::int32_t thread, int number) {
 namespace {
 
 // Reads a small file of /proc/self/task/<thread>/ into `out`; returns the bytes read.
-std::size_t read_task_file(std::int32_t thread, std::string_view file, char* out, std::size_t capacity) {
+std::size_t read_task_file(std::int32_t thread, std::string_view file, char* out,
+                           std::size_t capacity) {
   LineBuffer<64> path;
   path.text("/proc/self/task/").number(thread).text("/").text(file);
   std::array<char, 65> name = {};
@@ -269,7 +270,8 @@ std::string_view thread_name(std::int32_t thread, char* out, std::size_t capacit
 bool thread_blocks_signal(std::int32_t thread, int number) {
   const KeepErrno keep;
   std::array<char, 4096> text;
-  const std::string_view status(text.data(), read_task_file(thread, "status", text.data(), text.size()));
+  const std::string_view status(text.data(),
+                                read_task_file(thread, "status", text.data(), text.size()));
   constexpr std::string_view kField = "\nSigBlk:\t";
   const std::size_t at = status.find(kField);
   if (at == std::string_view::npos || status.size() < at + kField.size() + 16) return false;

@@ -20,7 +20,9 @@ namespace detail {
 
 // Bytes from the cell's start to the first element: the number of elements lies in the word just before the elements.
 template <class T>
-inline constexpr std::size_t kArrayHeaderBytes = alignof(T) > sizeof(std::size_t) ? alignof(T) : sizeof(std::size_t);
+inline constexpr std::size_t kArrayHeaderBytes = alignof(T) > sizeof(std::size_t)
+                                                     ? alignof(T)
+                                                     : sizeof(std::size_t);
 
 }  // namespace detail
 

@@ -37,13 +37,12 @@ class ptr {
   constexpr ptr(T* p) noexcept : x_word(p) {}
   ptr(const ptr& other) noexcept : x_word(other.get()) {}
   template <class U>
-    requires std::is_convertible_v<U*, T*>
-  ptr(const ptr<U>& other) noexcept : x_word(other.get()) {}
+  requires std::is_convertible_v<U*, T*> ptr(const ptr<U>& other)
+  noexcept : x_word(other.get()) {}
 
   ptr& operator=(const ptr& other) noexcept { return *this = other.get(); }
   template <class U>
-    requires std::is_convertible_v<U*, T*>
-  ptr& operator=(const ptr<U>& other) noexcept {
+  requires std::is_convertible_v<U*, T*> ptr& operator=(const ptr<U>& other) noexcept {
     return *this = static_cast<T*>(other.get());
   }
   ptr& operator=(T* p) noexcept {
@@ -88,12 +87,15 @@ bool operator==(const ptr<T>& a, std::nullptr_t) noexcept {
 }
 template <class T, class U>
 std::strong_ordering operator<=>(const ptr<T>& a, const ptr<U>& b) noexcept {
-  return std::compare_three_way{}(static_cast<const volatile void*>(a.get()), static_cast<const volatile void*>(b.get()));
+  return std::compare_three_way{}(static_cast<const volatile void*>(a.get()),
+                                  static_cast<const volatile void*>(b.get()));
 }
 
 }  // namespace tricolor
 
 template <class T>
 struct std::hash<tricolor::ptr<T>> {
-  std::size_t operator()(const tricolor::ptr<T>& p) const noexcept { return std::hash<T*>{}(p.get()); }
+  std::size_t operator()(const tricolor::ptr<T>& p) const noexcept {
+    return std::hash<T*>{}(p.get());
+  }
 };

@@ -37,7 +37,7 @@ struct cell_request {
   std::size_t size_class = 0;
   const type_info& (*type)() = nullptr;
   std::atomic<std::uint32_t>* kind_slot = nullptr;  // where the id of the kind is kept
-  bool zero = false;  // pointer-free memory must be zero, too
+  bool zero = false;                                // pointer-free memory must be zero, too
 };
 
 // The general allocation: whatever the inline path does not do. `listed`, when not null, is set to the cell before the
@@ -59,7 +59,8 @@ inline constinit std::array<std::atomic<std::uint32_t>, kClassCount> kind_slots{
 // The inline path: a cell of exactly `cell_bytes` from the thread's run of `kind`, or null.
 inline char* take_cell(std::uint32_t kind, std::size_t cell_bytes) {
   thread_cache* const cache = current_cache;
-  if (cache == nullptr) [[unlikely]] return nullptr;
+  if (cache == nullptr) [[unlikely]]
+    return nullptr;
   cache->enter_unit();
   char* const cell = try_take(*cache, kind, cell_bytes);
   cache->leave_unit();
@@ -69,7 +70,8 @@ inline char* take_cell(std::uint32_t kind, std::size_t cell_bytes) {
 // The same for a cell whose construction the collector must know of: it is listed in the same unit.
 inline char* take_listed_cell(std::uint32_t kind, std::size_t cell_bytes, const char** listed) {
   thread_cache* const cache = current_cache;
-  if (cache == nullptr) [[unlikely]] return nullptr;
+  if (cache == nullptr) [[unlikely]]
+    return nullptr;
   cache->enter_unit();
   char* const cell = try_take(*cache, kind, cell_bytes);
   *listed = cell;
@@ -80,7 +82,8 @@ inline char* take_listed_cell(std::uint32_t kind, std::size_t cell_bytes, const 
 // Pointer-free objects below 16 bytes share a block of 16.
 inline char* take_tiny(std::size_t bytes, std::size_t align) {
   thread_cache* const cache = current_cache;
-  if (cache == nullptr) [[unlikely]] return nullptr;
+  if (cache == nullptr) [[unlikely]]
+    return nullptr;
   cache->enter_unit();
   char* object = nullptr;
   const auto cur = reinterpret_cast<std::uintptr_t>(cache->tiny.cur);
@@ -99,7 +102,8 @@ inline char* take_tiny(std::size_t bytes, std::size_t align) {
 // Tells the collector of a cell under construction, for types with a trace function.
 class construction_scope {
  public:
-  construction_scope() : x_cache(current_cache != nullptr ? current_cache : &attach_for_allocation()) {
+  construction_scope()
+      : x_cache(current_cache != nullptr ? current_cache : &attach_for_allocation()) {
     x_construction.outer = x_cache->constructing;
     // The list is read while this thread is stopped, which may be at any instruction: the compiler must not delay or
     // reorder these stores.
@@ -175,7 +179,10 @@ struct extra_layout {
 // A cell of a size known at run time only.
 template <class Layout, bool kPointerFree>
 char* allocate_sized(std::size_t bytes, std::size_t align, bool zero, const char** listed) {
-  cell_request request{.bytes = bytes, .align = align, .size_class = size_class_at_run_time(bytes, align), .zero = zero};
+  cell_request request{.bytes = bytes,
+                       .align = align,
+                       .size_class = size_class_at_run_time(bytes, align),
+                       .zero = zero};
   std::uint32_t kind = static_cast<std::uint32_t>(request.size_class);
   if constexpr (!kPointerFree) {
     request.type = Layout::type;
@@ -185,7 +192,8 @@ char* allocate_sized(std::size_t bytes, std::size_t align, bool zero, const char
   }
   if (request.size_class != kLargeClass) {
     const std::size_t cell_bytes = kSizeClasses[request.size_class].cell_bytes;
-    char* const cell = listed == nullptr ? take_cell(kind, cell_bytes) : take_listed_cell(kind, cell_bytes, listed);
+    char* const cell = listed == nullptr ? take_cell(kind, cell_bytes)
+                                         : take_listed_cell(kind, cell_bytes, listed);
     if (cell != nullptr) [[likely]] {
       if (kPointerFree && zero) std::memset(cell, 0, bytes);
       return cell;
@@ -213,7 +221,8 @@ array<T> make_array(std::size_t count, initial elements) {
   check_layout<T>();
   constexpr ScanMode kMode = scan_mode<T>;
   constexpr std::size_t kHeader = kArrayHeaderBytes<T>;
-  constexpr std::size_t kAlign = alignof(T) > alignof(std::size_t) ? alignof(T) : alignof(std::size_t);
+  constexpr std::size_t kAlign =
+      alignof(T) > alignof(std::size_t) ? alignof(T) : alignof(std::size_t);
   const std::size_t bytes = bytes_of_array(kHeader, count, sizeof(T));
   construction_scope_if<kMode == ScanMode::traced> scope;
   const char** listed = nullptr;
@@ -243,7 +252,8 @@ T* make(Args&&... args) {
   constexpr std::size_t kBytes = !kPointerFree && sizeof(T) < 16 ? 16 : sizeof(T);
   constexpr std::size_t kClass = size_class_for(kBytes, alignof(T));
   constexpr std::size_t kCellBytes = kSizeClasses[kClass].cell_bytes;
-  static_assert(alignof(T) <= kMaxAlign, "a managed type can be aligned to a page of 8192 bytes at most");
+  static_assert(alignof(T) <= kMaxAlign,
+                "a managed type can be aligned to a page of 8192 bytes at most");
   construction_scope_if<kMode == ScanMode::traced> scope;
   const char** listed = nullptr;
   if constexpr (kMode == ScanMode::traced) listed = scope.cell();
@@ -253,13 +263,15 @@ T* make(Args&&... args) {
   if constexpr (kTiny) {
     cell = take_tiny(sizeof(T), alignof(T));
     if (cell == nullptr) [[unlikely]] {
-      static constexpr cell_request kRequest{.bytes = 16, .align = 16, .size_class = size_class_for(16, 16)};
+      static constexpr cell_request kRequest{
+          .bytes = 16, .align = 16, .size_class = size_class_for(16, 16)};
       cell = allocate_slow(kRequest, nullptr);
     }
   } else if constexpr (kPointerFree) {
     if constexpr (kClass != kLargeClass) cell = take_cell(kClass, kCellBytes);
     if (cell == nullptr) [[unlikely]] {
-      static constexpr cell_request kRequest{.bytes = kBytes, .align = alignof(T), .size_class = kClass};
+      static constexpr cell_request kRequest{
+          .bytes = kBytes, .align = alignof(T), .size_class = kClass};
       cell = allocate_slow(kRequest, nullptr);
     }
   } else {
@@ -274,8 +286,11 @@ T* make(Args&&... args) {
       }
     }
     if (cell == nullptr) [[unlikely]] {
-      static constexpr cell_request kRequest{
-          .bytes = kBytes, .align = alignof(T), .size_class = kClass, .type = Layout::type, .kind_slot = &kind_slot<Layout>};
+      static constexpr cell_request kRequest{.bytes = kBytes,
+                                             .align = alignof(T),
+                                             .size_class = kClass,
+                                             .type = Layout::type,
+                                             .kind_slot = &kind_slot<Layout>};
       cell = allocate_slow(kRequest, listed);
     }
   }
@@ -292,10 +307,12 @@ array<T> make_array(std::size_t count) {
 template <class T>
 array<T> make_array_for_overwrite(std::size_t count) {
   static_assert(detail::scan_mode<T> == detail::ScanMode::none,
-                "gc::make_array_for_overwrite is for pointer-free elements: the collector may read the others before they are "
+                "gc::make_array_for_overwrite is for pointer-free elements: the collector may read "
+                "the others before they are "
                 "written. Use gc::make_array.");
   static_assert(std::is_trivially_default_constructible_v<T>,
-                "gc::make_array_for_overwrite constructs nothing, and these elements need a constructor. Use gc::make_array.");
+                "gc::make_array_for_overwrite constructs nothing, and these elements need a "
+                "constructor. Use gc::make_array.");
   return detail::make_array<T>(count, detail::initial::none);
 }
 
@@ -306,12 +323,13 @@ T* make_extra(std::size_t bytes, Args&&... args) {
   using namespace detail;
   using Layout = extra_layout<T>;
   constexpr ScanMode kMode = extra_scan_mode<T>;
-  constexpr std::size_t kAlign = alignof(T) > alignof(std::size_t) ? alignof(T) : alignof(std::size_t);
+  constexpr std::size_t kAlign =
+      alignof(T) > alignof(std::size_t) ? alignof(T) : alignof(std::size_t);
   construction_scope_if<kMode == ScanMode::traced> scope;
   const char** listed = nullptr;
   if constexpr (kMode == ScanMode::traced) listed = scope.cell();
-  char* const cell =
-      allocate_sized<Layout, kMode == ScanMode::none>(bytes_of_array(kExtraOffset<T>, bytes, 1), kAlign, true, listed);
+  char* const cell = allocate_sized<Layout, kMode == ScanMode::none>(
+      bytes_of_array(kExtraOffset<T>, bytes, 1), kAlign, true, listed);
   ::new (static_cast<void*>(cell + kExtraOffset<T> - sizeof(std::size_t))) std::size_t(bytes);
   return construct<T, true>(cell, std::forward<Args>(args)...);
 }
@@ -320,7 +338,8 @@ T* make_extra(std::size_t bytes, Args&&... args) {
 template <class T>
 std::span<std::byte> extra(T* object) noexcept {
   char* const cell = reinterpret_cast<char*>(const_cast<std::remove_cv_t<T>*>(object));
-  const std::size_t bytes = *reinterpret_cast<const std::size_t*>(cell + detail::kExtraOffset<T> - sizeof(std::size_t));
+  const std::size_t bytes =
+      *reinterpret_cast<const std::size_t*>(cell + detail::kExtraOffset<T> - sizeof(std::size_t));
   return {reinterpret_cast<std::byte*>(cell + detail::kExtraOffset<T>), bytes};
 }
 

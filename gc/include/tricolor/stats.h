@@ -29,12 +29,12 @@ struct statistics {
   std::uint64_t conservative_cells_count = 0;  // those of them scanned word by word: no layout
 
   // Memory: what the system gave. Reserved address space costs nothing; mapped memory does.
-  std::uint64_t heap_mapped_bytes = 0;    // heap pages that may be touched, in a span or free
-  std::uint64_t heap_free_bytes = 0;      // the part of heap_mapped_bytes that is in no span
-  std::uint64_t metadata_bytes = 0;       // mapped for ourselves: page records, bits, queues
-  std::uint64_t reserved_bytes = 0;       // address space reserved, whatever is in it
-  std::uint64_t spans_count = 0;          // runs of pages with equal cells, or one large object
-  std::uint64_t types_count = 0;          // types allocated at least once
+  std::uint64_t heap_mapped_bytes = 0;  // heap pages that may be touched, in a span or free
+  std::uint64_t heap_free_bytes = 0;    // the part of heap_mapped_bytes that is in no span
+  std::uint64_t metadata_bytes = 0;     // mapped for ourselves: page records, bits, queues
+  std::uint64_t reserved_bytes = 0;     // address space reserved, whatever is in it
+  std::uint64_t spans_count = 0;        // runs of pages with equal cells, or one large object
+  std::uint64_t types_count = 0;        // types allocated at least once
 
   // Roots: threads attached now; bytes the last cycle read in stacks, and in globals,
   // thread-locals and registered ranges.

@@ -62,7 +62,8 @@ std::invoke_result_t<F&> blocking_call(F&& fn) {
 // threads by polls (ThreadSanitizer), and cheaper than a signal elsewhere. One load and a branch.
 inline void safepoint() {
   detail::thread_cache* const cache = detail::current_cache;
-  if (cache != nullptr && cache->stop_note.load(std::memory_order_relaxed) != 0) [[unlikely]] detail::safepoint_slow(*cache);
+  if (cache != nullptr && cache->stop_note.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    detail::safepoint_slow(*cache);
 }
 
 // This thread is not stopped while the object exists: for a few instructions that must not be split. Short, and without

@@ -38,10 +38,7 @@ class root {
   root(const root& other) { set(other.get()); }
   root(root&& other) noexcept : x_slot(std::exchange(other.x_slot, nullptr)) {}
   template <class U>
-    requires std::is_convertible_v<U*, T*>
-  root(const root<U>& other) {
-    set(other.get());
-  }
+  requires std::is_convertible_v<U*, T*> root(const root<U>& other) { set(other.get()); }
   ~root() {
     if (x_slot != nullptr) detail::give_back_root_slot(x_slot);
   }

@@ -42,8 +42,8 @@ constexpr std::size_t size_class_for(std::size_t bytes, std::size_t align) {
 
 // The same at run time in constant time, for arrays and trailing storage (alignment up to 16 is met by one step or two).
 struct SizeClassIndex {
-  std::array<std::uint8_t, 129> by_8 = {};     // ceil(bytes / 8) up to 1024
-  std::array<std::uint8_t, 249> by_128 = {};   // ceil((bytes - 1024) / 128) above
+  std::array<std::uint8_t, 129> by_8 = {};    // ceil(bytes / 8) up to 1024
+  std::array<std::uint8_t, 249> by_128 = {};  // ceil((bytes - 1024) / 128) above
 };
 
 constexpr SizeClassIndex make_size_class_index() {
@@ -61,15 +61,18 @@ inline constexpr SizeClassIndex kSizeClassIndex = make_size_class_index();
 
 inline std::size_t size_class_at_run_time(std::size_t bytes, std::size_t align) {
   if (bytes > kMaxSmallBytes) return kLargeClass;
-  std::size_t c = bytes <= 1024 ? kSizeClassIndex.by_8[(bytes + 7) / 8] : kSizeClassIndex.by_128[(bytes - 1024 + 127) / 128];
+  std::size_t c = bytes <= 1024 ? kSizeClassIndex.by_8[(bytes + 7) / 8]
+                                : kSizeClassIndex.by_128[(bytes - 1024 + 127) / 128];
   while (kSizeClasses[c].cell_bytes % align != 0) {
     if (++c == kClassCount) return kLargeClass;
   }
   return c;
 }
 
-static_assert(kSizeClasses[kClassCount - 1].cell_bytes == kMaxSmallBytes, "the largest small object is the last class");
-static_assert(size_class_for(48, 16) != kLargeClass && kSizeClasses[size_class_for(24, 16)].cell_bytes == 32,
+static_assert(kSizeClasses[kClassCount - 1].cell_bytes == kMaxSmallBytes,
+              "the largest small object is the last class");
+static_assert(size_class_for(48, 16) != kLargeClass &&
+                  kSizeClasses[size_class_for(24, 16)].cell_bytes == 32,
               "requests aligned to 16 never land in the 24-byte class");
 
 }  // namespace tricolor::detail

@@ -33,17 +33,18 @@ struct construction {
 };
 
 struct thread_cache {
-  run* runs = nullptr;           // by kind id
-  std::uint32_t run_count = 0;   // entries in runs
+  run* runs = nullptr;          // by kind id
+  std::uint32_t run_count = 0;  // entries in runs
   std::atomic<std::uint8_t> in_unit{0};
   std::atomic<std::uint8_t> critical_depth{0};
   // Set by the owner's handler, or by the collector: park as soon as neither of the above is set.
   std::atomic<std::uint8_t> stop_note{0};
   // A cycle marks: pointer stores must be logged. Written by the collector while the owner is stopped.
   std::atomic<std::uint8_t> armed{0};
-  run tiny;                                // 16-byte block shared by pointer-free objects below 16 bytes
-  construction* constructing = nullptr;    // owner only; read by the collector while the owner is stopped
-  void (*park)(thread_cache&) = nullptr;                            // stop_note was seen
+  run tiny;  // 16-byte block shared by pointer-free objects below 16 bytes
+  construction* constructing =
+      nullptr;  // owner only; read by the collector while the owner is stopped
+  void (*park)(thread_cache&) = nullptr;                                   // stop_note was seen
   void (*log)(thread_cache&, void* old_value, void* new_value) = nullptr;  // armed was seen
 
   // One uninterrupted unit of the owner [unit.no-stop].
@@ -56,7 +57,8 @@ struct thread_cache {
     std::atomic_signal_fence(std::memory_order_seq_cst);
     in_unit.store(0, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    if (stop_note.load(std::memory_order_relaxed) != 0) [[unlikely]] park(*this);
+    if (stop_note.load(std::memory_order_relaxed) != 0) [[unlikely]]
+      park(*this);
   }
 };
 
@@ -69,10 +71,12 @@ thread_cache* attach_slow();
 
 // Takes one cell of `bytes` (the kind's cell size) or null when the run is used up. The caller holds a unit.
 inline char* try_take(thread_cache& cache, std::uint32_t kind, std::size_t bytes) {
-  if (kind >= cache.run_count) [[unlikely]] return nullptr;
+  if (kind >= cache.run_count) [[unlikely]]
+    return nullptr;
   run& r = cache.runs[kind];
   char* const cell = r.cur;
-  if (static_cast<std::size_t>(r.end - cell) < bytes) [[unlikely]] return nullptr;
+  if (static_cast<std::size_t>(r.end - cell) < bytes) [[unlikely]]
+    return nullptr;
   r.cur = cell + bytes;
   return cell;
 }

@@ -10,7 +10,8 @@ namespace tricolor::detail {
 
 // The rest of barriered_store when the thread is not attached or a cycle marks. With `cache` null no unit is open.
 template <class T>
-[[gnu::noinline, gnu::cold]] void barriered_store_slow(thread_cache* cache, std::atomic<T*>& slot, T* value) {
+[[gnu::noinline, gnu::cold]] void barriered_store_slow(thread_cache* cache, std::atomic<T*>& slot,
+                                                       T* value) {
   if (cache == nullptr) {
     cache = attach_slow();
     if (cache == nullptr) {  // no heap yet, so there is nothing a barrier could protect
@@ -33,10 +34,12 @@ template <class T>
 template <class T>
 inline void barriered_store(std::atomic<T*>& slot, T* value) {
   thread_cache* const cache = current_cache;
-  if (cache == nullptr) [[unlikely]] return barriered_store_slow(cache, slot, value);
+  if (cache == nullptr) [[unlikely]]
+    return barriered_store_slow(cache, slot, value);
   cache->enter_unit();
   // Relaxed: written only while this thread is stopped, and a unit is not stopped in its middle.
-  if (cache->armed.load(std::memory_order_relaxed) != 0) [[unlikely]] return barriered_store_slow(cache, slot, value);
+  if (cache->armed.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    return barriered_store_slow(cache, slot, value);
   // Release: what was written into *value is visible to the marker that finds it here. Pairs with the marker's load of the
   // slot (acquire).
   slot.store(value, std::memory_order_release);
