@@ -41,9 +41,17 @@ PageCount Central::sweep(Allocator& allocator, PageRecord* span) {
   const Guard guard(x_lock);
   if (is_swept(allocator, span) || sweep_span(allocator, span) != 0) return {};
   const PageCount pages = pages_of(span);
-  remove(span);
+  if (span->kind->cell_bytes != 0) remove(span);  // large objects are in no list
   free_span(allocator, span);
   return pages;
+}
+
+void Central::give_back(Allocator& allocator, PageRecord* span, std::uint32_t index) {
+  const Guard guard(x_lock);
+  if (!is_swept(allocator, span)) sweep_span(allocator, span);
+  // Release: what the constructor wrote. Pairs with claim_from (acquire).
+  alloc_words(span)[index / 64].fetch_and(~(std::uint64_t{1} << (index % 64)),
+                                          std::memory_order_release);
 }
 
 void Central::revisit(PageRecord* span) {

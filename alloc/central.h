@@ -51,6 +51,10 @@ class Central {
   // Sweeps `span` if it is still unswept, and gives its pages back when nothing in it is left. Returns the pages freed.
   PageCount sweep(Allocator& allocator, PageRecord* span);
 
+  // Frees one allocated cell, whose owner knows it to be dead. Sweeps its span first if need be: a cycle that ran since the
+  // cell was allocated has marked it, and a free cell must not look allocated to the next one.
+  void give_back(Allocator& allocator, PageRecord* span, std::uint32_t index);
+
   // Cells of `span` have become free again: the next claims look there. Not in a signal handler: takes the lock.
   void revisit(PageRecord* span);
 

@@ -57,11 +57,7 @@ std::uint32_t sweep_span(Allocator& allocator, PageRecord* span) {
 }
 
 PageCount sweep_and_free(Allocator& allocator, PageRecord* span) {
-  if (span->kind->cell_bytes != 0) return span->kind->central.sweep(allocator, span);
-  if (is_swept(allocator, span) || sweep_span(allocator, span) != 0) return {};
-  const PageCount pages = pages_of(span);
-  free_span(allocator, span);
-  return pages;
+  return span->kind->central.sweep(allocator, span);
 }
 
 }  // namespace tricolor::impl

@@ -9,7 +9,7 @@
 namespace tricolor::impl {
 
 // Sweeps an unswept span: its unmarked cells are free, its mark bits zero. Returns the number of cells left. The caller
-// holds the lock of the span's kind, or owns a large span alone [span.one-sweeper]; the world is not marking.
+// holds the lock of the span's kind [span.one-sweeper]; the world is not marking.
 std::uint32_t sweep_span(Allocator& allocator, PageRecord* span);
 
 // Sweeps `span` if that is still to do, and frees it when nothing is left. Returns the pages freed. Takes the kind's lock.

@@ -7,7 +7,6 @@
 #include <new>
 
 #include "alloc/cell.h"
-#include "alloc/sweep_span.h"
 
 namespace tricolor::detail {
 inline namespace abi1 {
@@ -184,17 +183,14 @@ void return_cell(Allocator& allocator, LocalCache& cache, char* cell) {
   PageRecord* const span = found.span;
   const std::size_t bytes = found.bytes();
   if (span->noscan == 0) std::memset(cell, 0, bytes);
-  if (span->kind->cell_bytes == 0) return;  // large: the next sweep takes it
   const std::uint32_t id = span->kind->id;
-  detail::run& run = cache.runs[id];
   // The last one handed out: simply take it back. (Not into a run that begins in the next span.)
-  if (run.cur == cell + bytes && cache.claims[id].span == span) {
-    run.cur = cell;
+  if (span->kind->cell_bytes != 0 && cache.runs[id].cur == cell + bytes &&
+      cache.claims[id].span == span) {
+    cache.runs[id].cur = cell;
     return;
   }
-  // A cycle has run since it was allocated: its bits are the sweeper's, which finds it marked. The next cycle takes it.
-  if (!is_swept(allocator, span)) return;
-  return_bits(alloc_words(span)[found.index / 64], std::uint64_t{1} << (found.index % 64));
+  span->kind->central.give_back(allocator, span, found.index);
   allocator.count_returned(bytes);
 }
 

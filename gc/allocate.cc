@@ -50,8 +50,14 @@ Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request)
 void sweep_before_growing(Heap& heap, Mutator& mutator, PageCount needed) {
   constexpr std::size_t kSpansAtOnce = 64;
   Sweeper& sweeper = heap.cycle().sweeper();
-  while (!sweeper.done() && !heap.allocator().pages.has_free(needed)) {
-    const CriticalSection critical(mutator);
+  const PageHeap& pages = heap.allocator().pages;
+  // Free pages with memory behind them: there are others too, but using those would grow the process.
+  const auto enough = [&] {
+    return pages.ready_bytes() >= pages.in_use_bytes() + needed.bytes() && pages.has_free(needed);
+  };
+  while (!sweeper.done()) {
+    const CriticalSection critical(mutator);  // around enough() too, which takes a lock
+    if (enough()) return;
     sweeper.sweep_for(needed, kSpansAtOnce);
   }
 }
@@ -195,10 +201,11 @@ thread_cache& attach_for_allocation() { return Heap::mutator(); }
 
 void give_back_cell(char* cell) noexcept {
   Mutator& mutator = *current_mutator();
-  // From here on it may be somebody else's, so it is under construction no more.
-  if (mutator.constructing != nullptr && mutator.constructing->cell == cell)
-    mutator.constructing->cell = nullptr;
+  // One critical section: before it the cell is under construction, after it it may be somebody else's.
   const CriticalSection critical(mutator);
+  if (mutator.constructing != nullptr && mutator.constructing->cell == cell) {
+    mutator.constructing->cell = nullptr;
+  }
   return_cell(mutator.heap.allocator(), mutator, cell);
 }
 

@@ -41,8 +41,8 @@ void for_each_writable(const dl_phdr_info& info, Add add) {
 
 namespace {
 
-// The end of the loader's list, where it puts what it opens. The loader's lock is held.
-const link_map* last_library() {
+// The end of the loader's list, where it puts what it opens. The loader's lock is held, which ThreadSanitizer does not know.
+__attribute__((no_sanitize("thread"))) const link_map* last_library() {
   const link_map* last = _r_debug.r_map;
   while (last != nullptr && last->l_next != nullptr) last = last->l_next;
   return last;

@@ -229,7 +229,8 @@ TEST_CASE("dead objects of one kind make room for objects of another") {
   CHECK(gc::stats().heap_mapped_bytes <= mapped + (1 << 20));
 }
 
-TEST_CASE("a collection of an empty program reads the stack and the globals, and shutdown is no end") {
+TEST_CASE(
+    "a collection of an empty program reads the stack and the globals, and shutdown is no end") {
   collect();
   CHECK(gc::stats().stacks_scanned_bytes > 0);
   CHECK(gc::stats().globals_scanned_bytes > 0);

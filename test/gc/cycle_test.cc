@@ -115,7 +115,8 @@ std::pair<std::string, std::vector<double>> split(const std::string& line) {
 }  // namespace
 
 TEST_CASE("gctrace=1 prints one line a cycle in Go's grammar", "[process]") {
-  const ProgramEnd end = run_program("child collects a little and prints its cycles", {{"TRICOLOR_DEBUG", "gctrace=1"}});
+  const ProgramEnd end = run_program("child collects a little and prints its cycles",
+                                     {{"TRICOLOR_DEBUG", "gctrace=1"}, {"GOGC", "10"}});
   CHECK(end.exit_code == 0);
   std::istringstream lines(end.output);
   int cycles = 0;
@@ -128,7 +129,9 @@ TEST_CASE("gctrace=1 prints one line a cycle in Go's grammar", "[process]") {
       ++forced;
       words.resize(words.size() - 9);
     }
-    CHECK(words == "gc # @#s #%: #+#+# ms clock, #+#/#/#+# ms cpu, #->#-># MB, # MB goal, # MB stacks, # MB globals, # P");
+    CHECK(words ==
+          "gc # @#s #%: #+#+# ms clock, #+#/#/#+# ms cpu, #->#-># MB, # MB goal, # MB stacks, # MB "
+          "globals, # P");
     REQUIRE(numbers.size() == 18);
     CHECK(numbers[0] == ++cycles);
     CHECK(numbers[13] <= numbers[12]);  // alive, of what was there
@@ -149,7 +152,8 @@ TEST_CASE("child collects at every allocation", "[.child]") {
 }
 
 TEST_CASE("stress=1 collects at every allocation of a kind, and nothing is lost", "[process]") {
-  const ProgramEnd end = run_program("child collects at every allocation", {{"TRICOLOR_DEBUG", "stress=1,clobberfree=1"}});
+  const ProgramEnd end = run_program("child collects at every allocation",
+                                     {{"TRICOLOR_DEBUG", "stress=1,clobberfree=1"}});
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
@@ -169,7 +173,8 @@ TEST_CASE("child looks at freed memory", "[.child]") {
 }
 
 TEST_CASE("clobberfree=1 fills what is freed", "[process]") {
-  const ProgramEnd end = run_program("child looks at freed memory", {{"TRICOLOR_DEBUG", "clobberfree=1"}});
+  const ProgramEnd end =
+      run_program("child looks at freed memory", {{"TRICOLOR_DEBUG", "clobberfree=1"}});
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
@@ -181,7 +186,8 @@ TEST_CASE("child never collects", "[.child]") {
   int threads = 0;
   if (std::FILE* const status = std::fopen("/proc/self/status", "r")) {
     char line[256];
-    while (std::fgets(line, sizeof line, status) != nullptr) std::sscanf(line, "Threads: %d", &threads);
+    while (std::fgets(line, sizeof line, status) != nullptr)
+      std::sscanf(line, "Threads: %d", &threads);
     std::fclose(status);
   }
   if (!tricolor::impl::kThreadSanitizer) CHECK(threads == 1);

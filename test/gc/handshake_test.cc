@@ -83,12 +83,16 @@ TEST_CASE("child a thread blocks the stop signal", "[.child]") {
   INFO(text);
   CHECK(has_line(text, "tricolor: thread "));
   CHECK(has_line(text, "(deaf one) has not stopped for "));
-  CHECK(has_line(text, "it blocks signal " + std::to_string(tricolor::impl::Heap::existing()->handshake().signal())));
+  CHECK(has_line(text, "it blocks signal " +
+                           std::to_string(tricolor::impl::Heap::existing()->handshake().signal())));
   CHECK(kept);
   CHECK(gc::stats().cycles_total >= 1);
 }
 
-TEST_CASE("a thread that blocks the stop signal is named on stderr, and all goes on when it lets it through", "[process]") {
+TEST_CASE(
+    "a thread that blocks the stop signal is named on stderr, and all goes on when it lets it "
+    "through",
+    "[process]") {
   if (tricolor::impl::kStopByPolls) {
     WARN("skipped: this build stops threads by polls, so blocked signals do not matter");
     return;
@@ -168,7 +172,10 @@ TEST_CASE("child a handler stays on the alternate stack", "[.child]") {
   CHECK(kept);
 }
 
-TEST_CASE("a thread in a handler on the alternate stack is named, not captured, and stopped when it is back", "[process]") {
+TEST_CASE(
+    "a thread in a handler on the alternate stack is named, not captured, and stopped when it is "
+    "back",
+    "[process]") {
   if (tricolor::impl::kStopByPolls) {
     WARN("skipped: this build stops threads by polls");
     return;
@@ -211,8 +218,8 @@ TEST_CASE("child the stop signal is chosen", "[.child]") {
 }
 
 TEST_CASE("the knob signal=n chooses the stop signal", "[process]") {
-  const ProgramEnd end =
-      run_program("child the stop signal is chosen", {{"TRICOLOR_DEBUG", "signal=" + std::to_string(SIGUSR2)}});
+  const ProgramEnd end = run_program("child the stop signal is chosen",
+                                     {{"TRICOLOR_DEBUG", "signal=" + std::to_string(SIGUSR2)}});
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
@@ -230,12 +237,15 @@ TEST_CASE("child a signal that cannot be used", "[.child]") {
   join(thread);
 }
 
-TEST_CASE("a stop signal that cannot be used costs one line, and another one stops threads", "[process]") {
+TEST_CASE("a stop signal that cannot be used costs one line, and another one stops threads",
+          "[process]") {
   for (const int signal : {SIGKILL, SIGSTOP}) {
-    const ProgramEnd end = run_program("child a signal that cannot be used", {{"TRICOLOR_DEBUG", "signal=" + std::to_string(signal)}});
+    const ProgramEnd end = run_program("child a signal that cannot be used",
+                                       {{"TRICOLOR_DEBUG", "signal=" + std::to_string(signal)}});
     INFO(end.output);
     CHECK(end.exit_code == 0);
-    CHECK(has_line(end.output, "tricolor: signal=" + std::to_string(signal) + " is taken or cannot be caught"));
+    CHECK(has_line(end.output,
+                   "tricolor: signal=" + std::to_string(signal) + " is taken or cannot be caught"));
   }
 }
 

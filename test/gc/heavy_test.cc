@@ -25,8 +25,10 @@ struct Link {
 void print_last_cycle(const char* what) {
   const auto stats = gc::stats();
   std::printf("%s: %.0f MB marked in %.0f ms, %llu objects, metadata %.0f MB\n", what,
-              static_cast<double>(stats.heap_marked_bytes) / 1e6, static_cast<double>(stats.mark_ns_last) / 1e6,
-              static_cast<unsigned long long>(stats.marked_objects_count), static_cast<double>(stats.metadata_bytes) / 1e6);
+              static_cast<double>(stats.heap_marked_bytes) / 1e6,
+              static_cast<double>(stats.mark_ns_last) / 1e6,
+              static_cast<unsigned long long>(stats.marked_objects_count),
+              static_cast<double>(stats.metadata_bytes) / 1e6);
 }
 
 }  // namespace
@@ -107,7 +109,8 @@ TEST_CASE("an array of a gibibyte of references marks, whether its objects are f
 
 TEST_CASE("a large object of two gibibytes without references costs a mark nothing") {
   gc::root<char> large;
-  on_thread([&] { large = gc::make_array_for_overwrite<char>(scaled(std::uint64_t{2} << 30)).data(); });
+  on_thread(
+      [&] { large = gc::make_array_for_overwrite<char>(scaled(std::uint64_t{2} << 30)).data(); });
   collect();
   print_last_cycle("large");
   CHECK(gc::stats().heap_marked_bytes >= scaled(std::uint64_t{2} << 30));

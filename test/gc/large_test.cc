@@ -51,13 +51,16 @@ TEST_CASE("large objects keep their content and are reclaimed") {
   CHECK(gc::stats().heap_live_bytes < live + kMiB);
 }
 
-TEST_CASE("every reference in a large array is followed, at the start, at the end and around each piece") {
+TEST_CASE(
+    "every reference in a large array is followed, at the start, at the end and around each "
+    "piece") {
   gc::root<gc::ptr<Node>> kept;
   constexpr std::size_t kSlots = 3 * kMiB / 8 + 5;
   std::vector<Hidden> notes;
   on_thread([&] {
     const auto array = gc::make_array<gc::ptr<Node>>(kSlots);
-    for (std::size_t i = 0; i < kSlots; i += i % 16'384 < 3 || i % 16'384 > 16'380 || i > kSlots - 10 ? 1 : 97) {
+    for (std::size_t i = 0; i < kSlots;
+         i += i % 16'384 < 3 || i % 16'384 > 16'380 || i > kSlots - 10 ? 1 : 97) {
       array[i] = make_node(i, make_node(i + 1));
       notes.emplace_back(array[i]);
       notes.emplace_back(array[i]->next);

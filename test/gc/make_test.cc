@@ -70,7 +70,8 @@ std::uintptr_t address(const void* p) { return reinterpret_cast<std::uintptr_t>(
 }
 
 std::size_t cell_bytes(const void* p) {
-  return tricolor::impl::find_cell(tricolor::impl::Heap::existing()->allocator().map, address(p)).bytes();
+  return tricolor::impl::find_cell(tricolor::impl::Heap::existing()->allocator().map, address(p))
+      .bytes();
 }
 
 template <std::size_t kAlign, bool kPointers>
@@ -149,7 +150,9 @@ struct MoveOnly {
   int value;
 };
 struct Takes {
-  Takes(int& reference, MoveOnly&& moved, Node* node) : in(std::move(moved)), to(node) { ++reference; }
+  Takes(int& reference, MoveOnly&& moved, Node* node) : in(std::move(moved)), to(node) {
+    ++reference;
+  }
   MoveOnly in;
   gc::ptr<Node> to;
   static constexpr auto gc_fields = gc::fields(&Takes::to);
@@ -222,7 +225,9 @@ void check_reused_is_zero(int count) {
 
 }  // namespace
 
-TEST_CASE("the memory of a type with pointers is zero when its constructor starts, also when it is used again") {
+TEST_CASE(
+    "the memory of a type with pointers is zero when its constructor starts, also when it is used "
+    "again") {
   check_reused_is_zero<Lazy<1>>(5'000);
   check_reused_is_zero<Lazy<2>>(5'000);
   check_reused_is_zero<Lazy<7>>(5'000);
@@ -235,7 +240,8 @@ TEST_CASE("memory that has been used by another type is zero for a type with poi
   for (int round = 0; round < 3; ++round) {
     on_thread([&] {
       for (int i = 0; i < 2'000; ++i) {
-        const auto bytes = gc::make_array_for_overwrite<unsigned char>(static_cast<std::size_t>(i) * 8);
+        const auto bytes =
+            gc::make_array_for_overwrite<unsigned char>(static_cast<std::size_t>(i) * 8);
         fill(bytes.data(), bytes.size(), 0xff);
       }
     });
@@ -252,7 +258,8 @@ TEST_CASE("memory that has been used by another type is zero for a type with poi
   }
 }
 
-TEST_CASE("a value-initialised array is zero, also of pointer-free elements in memory that was used") {
+TEST_CASE(
+    "a value-initialised array is zero, also of pointer-free elements in memory that was used") {
   for (int round = 0; round < 3; ++round) {
     for (const std::size_t n : {1u, 5u, 100u, 1'000u, 50'000u}) {
       on_thread([&] {
@@ -400,7 +407,9 @@ struct Twice {
 
 }  // namespace
 
-TEST_CASE("two constructors that throw where one span ends and the next one begins leave the heap in order") {
+TEST_CASE(
+    "two constructors that throw where one span ends and the next one begins leave the heap in "
+    "order") {
   // Every place of the boundary is met: one object more is kept each time.
   on_thread([] {
     gc::root<Twice> list;
@@ -515,7 +524,8 @@ TEST_CASE("arrays have the asked number of value-initialised elements, in place 
   CHECK(none.begin() == none.end());
 }
 
-TEST_CASE("elements with constructors are constructed in order, and the collector knows their pointers") {
+TEST_CASE(
+    "elements with constructors are constructed in order, and the collector knows their pointers") {
   Counted::made = 0;
   Counted::throw_at = 0;
   const gc::root<Counted> kept = gc::make_array<Counted>(2'000).data();
@@ -528,7 +538,9 @@ TEST_CASE("elements with constructors are constructed in order, and the collecto
 }
 
 TEST_CASE("an element constructor that throws gives the array back and lets the exception pass") {
-  const auto used = [] { return gc::stats().allocated_bytes_total - gc::stats().freed_bytes_total; };
+  const auto used = [] {
+    return gc::stats().allocated_bytes_total - gc::stats().freed_bytes_total;
+  };
   for (const int at : {1, 50, 100}) {
     Counted::made = 0;
     Counted::throw_at = at;
@@ -546,7 +558,8 @@ TEST_CASE("an element constructor that throws gives the array back and lets the 
   Counted::throw_at = 0;
 }
 
-TEST_CASE("sizes that overflow are bad_array_new_length, and sizes that no machine has are bad_alloc") {
+TEST_CASE(
+    "sizes that overflow are bad_array_new_length, and sizes that no machine has are bad_alloc") {
   constexpr std::size_t kMax = std::numeric_limits<std::size_t>::max();
   CHECK_THROWS_AS(gc::make_array<int>(kMax), std::bad_array_new_length);
   CHECK_THROWS_AS(gc::make_array<int>(kMax / 2), std::bad_array_new_length);
@@ -592,7 +605,8 @@ struct Closure {
   explicit Closure(std::uint64_t c = 0) : code(c) {}
   std::uint64_t code;
   gc::ptr<Node> environment;
-  static constexpr auto gc_fields = gc::fields(&Closure::environment, gc::trailing<gc::ptr<Node>>{});
+  static constexpr auto gc_fields =
+      gc::fields(&Closure::environment, gc::trailing<gc::ptr<Node>>{});
 };
 struct alignas(64) Wide {
   char byte = 1;
@@ -600,7 +614,9 @@ struct alignas(64) Wide {
 
 }  // namespace
 
-TEST_CASE("trailing storage has exactly the asked size, is zero, is not the object's, and lies inside the cell") {
+TEST_CASE(
+    "trailing storage has exactly the asked size, is zero, is not the object's, and lies inside "
+    "the cell") {
   for (std::size_t bytes = 0; bytes < 3'000; bytes = bytes < 100 ? bytes + 1 : bytes + 37) {
     INFO(bytes);
     String* const s = gc::make_extra<String>(bytes, String{5});
@@ -640,7 +656,8 @@ TEST_CASE("references in trailing storage keep what they refer to, all of them")
   gc::root<Closure> kept;
   std::vector<Hidden> notes;
   constexpr std::size_t kMany = 3'000;
-  for (const std::size_t n : {std::size_t{0}, std::size_t{1}, std::size_t{5}, std::size_t{60}, kMany}) {
+  for (const std::size_t n :
+       {std::size_t{0}, std::size_t{1}, std::size_t{5}, std::size_t{60}, kMany}) {
     INFO(n);
     notes.clear();
     on_thread([&] {

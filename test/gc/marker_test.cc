@@ -190,8 +190,10 @@ TEST_CASE("addresses behind the last cell of a span and of free pages mark nothi
   collect();
   const auto look = [&]() __attribute__((noinline)) {
     const gc::root<Cells> kept = gc::make<Cells>();
-    const std::uintptr_t page = reinterpret_cast<std::uintptr_t>(kept.get()) & ~std::uintptr_t{8191};
-    void* volatile words[3] = {reinterpret_cast<void*>(page + 8191), reinterpret_cast<void*>(page + 8192 * 50),
+    const std::uintptr_t page =
+        reinterpret_cast<std::uintptr_t>(kept.get()) & ~std::uintptr_t{8191};
+    void* volatile words[3] = {reinterpret_cast<void*>(page + 8191),
+                               reinterpret_cast<void*>(page + 8192 * 50),
                                reinterpret_cast<void*>(page + 7'700)};
     collect();
     CHECK(alive(Hidden(kept.get())));

@@ -95,8 +95,12 @@ TEST_CASE("child reaches the hard limit of the environment", "[.child]") {
   CHECK(gc::stats().heap_mapped_bytes <= 64 * kMiB);
 }
 
-TEST_CASE("at the hard limit an allocation collects, then throws bad_alloc; nothing is lost and what is dropped serves again", "[process]") {
-  const ProgramEnd end = run_program("child reaches the hard limit of the environment", {{"TRICOLOR_HARD_LIMIT", "64MiB"}});
+TEST_CASE(
+    "at the hard limit an allocation collects, then throws bad_alloc; nothing is lost and what is "
+    "dropped serves again",
+    "[process]") {
+  const ProgramEnd end = run_program("child reaches the hard limit of the environment",
+                                     {{"TRICOLOR_HARD_LIMIT", "64MiB"}});
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
@@ -191,13 +195,17 @@ TEST_CASE("child cannot start threads", "[.child]") {
   CHECK(gc::stats().cycles_total >= 3);
 }
 
-TEST_CASE("when the kernel refuses memory an allocation collects, then throws bad_alloc; dropped memory serves again", "[process]") {
+TEST_CASE(
+    "when the kernel refuses memory an allocation collects, then throws bad_alloc; dropped memory "
+    "serves again",
+    "[process]") {
   if (kShadowMemory) {
     WARN("skipped: the sanitizer's own memory stands outside of such limits");
     return;
   }
-  const ProgramEnd end = run_program(GENERATE("child has a limited address space", "child has limited data",
-                                              "child has no memory from the start", "child cannot start threads"));
+  const ProgramEnd end =
+      run_program(GENERATE("child has a limited address space", "child has limited data",
+                           "child has no memory from the start", "child cannot start threads"));
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
@@ -250,10 +258,12 @@ TEST_CASE("child tells its goal", "[.child]") {
 }
 
 TEST_CASE("the environment sets what the program did not", "[process]") {
-  CHECK(has_line(run_program("child tells its goal", {{"GOGC", "off"}}).output, "goal=9223372036854775807"));
+  CHECK(has_line(run_program("child tells its goal", {{"GOGC", "off"}}).output,
+                 "goal=9223372036854775807"));
   const ProgramEnd large = run_program("child tells its goal", {{"TRICOLOR_MIN_HEAP", "100MiB"}});
   CHECK(has_line(large.output, "goal=104857600"));
-  const ProgramEnd wrong = run_program("child tells its goal", {{"GOGC", "some"}, {"TRICOLOR_MIN_HEAP", "100MiB"}});
+  const ProgramEnd wrong =
+      run_program("child tells its goal", {{"GOGC", "some"}, {"TRICOLOR_MIN_HEAP", "100MiB"}});
   CHECK(has_line(wrong.output, "goal=104857600"));
   CHECK(has_line(wrong.output, "tricolor: GOGC: \"some\" is malformed"));
 }
@@ -268,7 +278,8 @@ TEST_CASE("child asks for options in code", "[.child]") {
   CHECK(gc::set_percent(100) == 30);  // the environment wins
 }
 
-TEST_CASE("init takes the program's options, once, and the environment wins over them", "[process]") {
+TEST_CASE("init takes the program's options, once, and the environment wins over them",
+          "[process]") {
   const ProgramEnd end = run_program("child asks for options in code", {{"GOGC", "30"}});
   INFO(end.output);
   CHECK(end.exit_code == 0);

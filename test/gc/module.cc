@@ -24,7 +24,9 @@ struct Owner {
   }
 };
 
-gc::ptr<Thing>& slot_of(int slot) { return slot == 0 ? in_data.thing : slot == 1 ? in_bss : Owner::slot(); }
+gc::ptr<Thing>& slot_of(int slot) {
+  return slot == 0 ? in_data.thing : slot == 1 ? in_bss : Owner::slot();
+}
 
 }  // namespace
 
@@ -35,6 +37,8 @@ void module_set(int slot, std::uint64_t value) {
   slot_of(slot)->value = value;
 }
 void module_clear(int slot) { slot_of(slot) = nullptr; }
-std::uintptr_t module_hidden(int slot) { return ~reinterpret_cast<std::uintptr_t>(slot_of(slot).get()); }
+std::uintptr_t module_hidden(int slot) {
+  return ~reinterpret_cast<std::uintptr_t>(slot_of(slot).get());
+}
 std::uint64_t module_value(int slot) { return slot_of(slot)->value; }
 }

@@ -28,7 +28,7 @@ TEST_CASE("every other move is a fatal report that names the rule", "[process]")
   for (int at = 0; at < 4; ++at) {
     for (const Phase from : kAll) {
       for (const Phase to : kAll) {
-        if (from != kAll[at] && to != kAll[(at + 1) % 4]) continue;  // wrong twice
+        if (from != kAll[at] && to != kAll[(at + 1) % 4]) continue;   // wrong twice
         if (from == Phase::kStopping && to == Phase::kOff) continue;  // a cycle that is given up
         const bool legal = from == kAll[at] && to == kAll[(at + 1) % 4];
         const auto end = tricolor::test::in_child([&] {

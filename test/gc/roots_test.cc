@@ -173,7 +173,8 @@ TEST_CASE("thread_locals of other threads are roots while the threads live, runn
   CHECK_FALSE(alive(object));
 }
 
-TEST_CASE("roots in a vector, in a list, in an optional and behind a unique_ptr keep their objects") {
+TEST_CASE(
+    "roots in a vector, in a list, in an optional and behind a unique_ptr keep their objects") {
   std::vector<gc::root<Node>> vector;
   std::list<gc::root<Node>> list;
   std::optional<gc::root<Node>> optional;
@@ -306,7 +307,8 @@ TEST_CASE("a past-the-end iterator alone keeps its array, whatever the array's s
   std::vector<gc::root<char>> ends_of_bytes;
   std::vector<Hidden> notes;
   on_thread([&] {
-    for (std::size_t n = 0; n < 300; ++n) {  // among them those that fill a cell but for the byte behind the end
+    for (std::size_t n = 0; n < 300;
+         ++n) {  // among them those that fill a cell but for the byte behind the end
       const auto words = gc::make_array<std::uint64_t>(n);
       ends.emplace_back(words.end());
       notes.emplace_back(words.data() - 1);
@@ -533,7 +535,8 @@ TEST_CASE("statics of a library that was opened by dlopen are roots while it is 
   on_thread([&] {
     for (int slot = 0; slot < 3; ++slot) {
       module.set(slot, 100 + static_cast<std::uint64_t>(slot));
-      objects[static_cast<std::size_t>(slot)] = Hidden(reinterpret_cast<const void*>(~module.hidden(slot)));
+      objects[static_cast<std::size_t>(slot)] =
+          Hidden(reinterpret_cast<const void*>(~module.hidden(slot)));
     }
   });
   collect();
@@ -560,7 +563,8 @@ TEST_CASE("libraries are opened and closed while another thread collects") {
     while (!end) gc::collect();
   });
   for (int i = 0; i < 100; ++i) {
-    void* const library = gc::blocking_call([] { return dlopen(beside_this_program("libgc_module.so").c_str(), RTLD_NOW); });
+    void* const library = gc::blocking_call(
+        [] { return dlopen(beside_this_program("libgc_module.so").c_str(), RTLD_NOW); });
     REQUIRE(library != nullptr);
     const auto set = reinterpret_cast<void (*)(int, std::uint64_t)>(dlsym(library, "module_set"));
     const auto value = reinterpret_cast<std::uint64_t (*)(int)>(dlsym(library, "module_value"));
@@ -693,7 +697,8 @@ static_assert(sizeof(std::atomic<std::uint32_t>) == 4);
       "movq %%rax, (%[out])\n\t"
       "xorl %%eax, %%eax"
       :
-      : [hidden] "r"(s.object.complement()), [started] "r"(&s.started), [go] "r"(&s.go), [out] "r"(&s.out)
+      : [hidden] "r"(s.object.complement()), [started] "r"(&s.started), [go] "r"(&s.go),
+        [out] "r"(&s.out)
       : "rax", "memory", "cc");
 }
 
@@ -712,8 +717,9 @@ static_assert(sizeof(std::atomic<std::uint32_t>) == 4);
       "movq %%rbx, %[out]"
       : [out] "=r"(out), "+D"(argument)
       : [hidden] "r"(object.complement()), [fn] "r"(fn)
-      : "rbx", "r12", "rax", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3",
-        "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+      : "rbx", "r12", "rax", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "memory", "cc", "xmm0",
+        "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+        "xmm12", "xmm13", "xmm14", "xmm15");
   return out;
 }
 
@@ -740,7 +746,9 @@ void check_spinning(void (*spin)(Spin&)) {
 
 }  // namespace
 
-TEST_CASE("a running thread's registers are roots: callee-saved, caller-saved, vector, upper vector halves, the red zone") {
+TEST_CASE(
+    "a running thread's registers are roots: callee-saved, caller-saved, vector, upper vector "
+    "halves, the red zone") {
   if (tricolor::impl::kStopByPolls) {
     WARN("skipped: this build stops threads by polls, and an assembly loop does not poll");
     return;

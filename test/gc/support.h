@@ -85,7 +85,9 @@ struct Node {
   std::uint64_t check = 0;
 };
 
-inline std::uint64_t checksum(std::uint64_t value) { return value * 0x9e3779b97f4a7c15 + 0x7f4a7c15; }
+inline std::uint64_t checksum(std::uint64_t value) {
+  return value * 0x9e3779b97f4a7c15 + 0x7f4a7c15;
+}
 
 inline Node* make_node(std::uint64_t value, Node* next = nullptr) {
   Node* const node = gc::make<Node>();
@@ -95,7 +97,9 @@ inline Node* make_node(std::uint64_t value, Node* next = nullptr) {
   return node;
 }
 
-inline bool intact(const Node* node, std::uint64_t value) { return node->value == value && node->check == checksum(value); }
+inline bool intact(const Node* node, std::uint64_t value) {
+  return node->value == value && node->check == checksum(value);
+}
 
 // Under stress=n collections come by themselves, so numbers of them say nothing.
 inline bool stressed() {
@@ -104,7 +108,9 @@ inline bool stressed() {
 }
 
 // How many objects or repetitions: fewer where each costs a collection (stress=n) or a sanitizer's time.
-inline std::uint64_t many(std::uint64_t n) { return n / (stressed() ? 50 : impl::kThreadSanitizer ? 5 : 1); }
+inline std::uint64_t many(std::uint64_t n) {
+  return n / (stressed() ? 50 : impl::kThreadSanitizer ? 5 : 1);
+}
 
 // ------------------------------------------------------------------------------------------ threads
 
@@ -179,7 +185,8 @@ inline ProgramEnd run_program(const std::string& test, const Variables& changed 
   posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDERR_FILENO);
   pid_t child = 0;
-  const int spawned = posix_spawn(&child, program.c_str(), &actions, nullptr, argv.data(), envp.data());
+  const int spawned =
+      posix_spawn(&child, program.c_str(), &actions, nullptr, argv.data(), envp.data());
   posix_spawn_file_actions_destroy(&actions);
   close(pipe_ends[1]);
   gc::blocking_call([&] {
@@ -201,11 +208,14 @@ inline ProgramEnd run_program(const std::string& test, const Variables& changed 
   return end;
 }
 
-inline bool has_line(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+inline bool has_line(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 // The seed of a random test: TRICOLOR_TEST_SEED, else a new one. Print it with INFO.
 inline std::uint64_t test_seed() {
-  if (const char* const given = std::getenv("TRICOLOR_TEST_SEED"); given != nullptr) return std::strtoull(given, nullptr, 0);
+  if (const char* const given = std::getenv("TRICOLOR_TEST_SEED"); given != nullptr)
+    return std::strtoull(given, nullptr, 0);
   return impl::os::now_ns();
 }
 

@@ -168,7 +168,9 @@ TEST_CASE("a thread_local with a destructor may use the heap while its thread di
   CHECK(gc::stats().threads_count == threads);
 }
 
-TEST_CASE("a key's destructor that allocates attaches its dying thread once more, and it is detached again") {
+TEST_CASE(
+    "a key's destructor that allocates attaches its dying thread once more, and it is detached "
+    "again") {
   static pthread_key_t key;
   REQUIRE(pthread_key_create(&key, [](void*) { make_node(16); }) == 0);
   const std::uint64_t threads = gc::stats().threads_count;
@@ -338,7 +340,8 @@ TEST_CASE("a thread that leaves blocking_call while the world is stopped keeps i
   CHECK(lost == 0);
 }
 
-TEST_CASE("roots may be made of nothing, moved and dropped inside blocking_call while others collect") {
+TEST_CASE(
+    "roots may be made of nothing, moved and dropped inside blocking_call while others collect") {
   std::atomic<bool> end{false};
   std::atomic<int> lost{0};
   std::vector<std::thread> threads;
@@ -449,7 +452,8 @@ TEST_CASE("the host's timer signals go on during collections, and interrupt noth
   CHECK(ticks >= 100);
 }
 
-TEST_CASE("a thread that blocked every signal before its first allocation is stopped all the same") {
+TEST_CASE(
+    "a thread that blocked every signal before its first allocation is stopped all the same") {
   std::atomic<int> ready{0};
   std::atomic<int> step{0};
   bool kept = false;

@@ -92,7 +92,9 @@ TEST_CASE("trace decides what an object refers to") {
   CHECK(count_alive(notes) == 0);
 }
 
-TEST_CASE("trace may report null, addresses of nothing, interior and past-the-end addresses, the same twice") {
+TEST_CASE(
+    "trace may report null, addresses of nothing, interior and past-the-end addresses, the same "
+    "twice") {
   std::vector<const void*> words;
   std::vector<Hidden> notes;
   gc::root<Reporter> reporter;
@@ -103,8 +105,15 @@ TEST_CASE("trace may report null, addresses of nothing, interior and past-the-en
     notes.emplace_back(node);
     const auto array = gc::make_array<int>(100);
     notes.emplace_back(array.data());
-    words = {nullptr, &node->value, &node->value, &local, &words, reinterpret_cast<const void*>(1), array.end(),
-             reinterpret_cast<const void*>(UINTPTR_MAX), reinterpret_cast<const void*>(std::uintptr_t{1} << 47),
+    words = {nullptr,
+             &node->value,
+             &node->value,
+             &local,
+             &words,
+             reinterpret_cast<const void*>(1),
+             array.end(),
+             reinterpret_cast<const void*>(UINTPTR_MAX),
+             reinterpret_cast<const void*>(std::uintptr_t{1} << 47),
              reinterpret_cast<const void*>(std::uintptr_t{0xdeadbeefdeadbeef})};
   });
   collect();
@@ -181,7 +190,9 @@ TEST_CASE("arrays of a type with trace, and trailing storage of one, are traced"
 
 // ------------------------------------------------------------------------------- under construction
 
-TEST_CASE("an object whose constructor collects is not traced before the constructor has returned, and keeps its fields") {
+TEST_CASE(
+    "an object whose constructor collects is not traced before the constructor has returned, and "
+    "keeps its fields") {
   traced_too_early = 0;
   traced_in_time = 0;
   std::vector<Hidden> notes;
@@ -205,7 +216,9 @@ TEST_CASE("an object whose constructor collects is not traced before the constru
   CHECK(intact(kept->second, 2));
 }
 
-TEST_CASE("objects under construction inside one another are not traced, whoever refers to them already") {
+TEST_CASE(
+    "objects under construction inside one another are not traced, whoever refers to them "
+    "already") {
   traced_too_early = 0;
   // The outer one is known to the inner one, to a global, to a root and to a node before it is complete.
   static gc::ptr<Probe> global;
@@ -263,7 +276,9 @@ TEST_CASE("objects under construction inside one another are not traced, whoever
   collect();
 }
 
-TEST_CASE("an object under construction on another thread is not traced, while that thread waits or runs") {
+TEST_CASE(
+    "an object under construction on another thread is not traced, while that thread waits or "
+    "runs") {
   traced_too_early = 0;
   std::vector<Hidden> notes;
   std::atomic<int> ready{0};
@@ -336,8 +351,8 @@ TEST_CASE("trailing storage of an object under construction is kept") {
     }
     void trace(gc::tracer& t) const noexcept {
       if (constructed != 1) traced_too_early.fetch_add(1);
-      const auto* const slot = reinterpret_cast<const gc::ptr<Node>*>(
-          gc::extra(const_cast<Extended*>(this)).data());
+      const auto* const slot =
+          reinterpret_cast<const gc::ptr<Node>*>(gc::extra(const_cast<Extended*>(this)).data());
       t(slot[0]);
       t(slot[9]);
     }
@@ -351,7 +366,9 @@ TEST_CASE("trailing storage of an object under construction is kept") {
   CHECK(intact(slot[9], 7));
 }
 
-TEST_CASE("an object whose constructor throws is forgotten at once, collections on other threads notwithstanding") {
+TEST_CASE(
+    "an object whose constructor throws is forgotten at once, collections on other threads "
+    "notwithstanding") {
   traced_too_early = 0;
   std::atomic<bool> end{false};
   std::thread collector = start_thread([&] {

@@ -25,7 +25,7 @@ StackBounds bounds_here() {
 }
 
 // What a scan of the words from top to the base of the stack would find.
-bool on_stack(const void* top, std::uintptr_t word) {
+[[gnu::noinline]] __attribute__((no_sanitize("address"))) bool on_stack(const void* top, std::uintptr_t word) {
   const auto* const base = reinterpret_cast<const std::uintptr_t*>(bounds_here().base);
   const auto first = (reinterpret_cast<std::uintptr_t>(top) + 7) & ~std::uintptr_t{7};
   for (const auto* at = reinterpret_cast<const volatile std::uintptr_t*>(first); at < base; ++at) {
@@ -66,7 +66,8 @@ TEST_CASE("spilling nests") {
   with_spilled_registers(
       [](void* top, void* argument) {
         static_cast<Seen*>(argument)->outer = top;
-        with_spilled_registers([](void* t, void* a) { static_cast<Seen*>(a)->inner = t; }, argument);
+        with_spilled_registers([](void* t, void* a) { static_cast<Seen*>(a)->inner = t; },
+                               argument);
       },
       &seen);
   CHECK(seen.inner < seen.outer);
@@ -111,7 +112,8 @@ TEST_CASE("a cancelled thread unwinds through the spilled frame") {
                       f.waits = true;
                       f.waits.notify_one();
                       char byte;
-                      while (read(f.pipe_ends[0], &byte, 1) != 1) {  // a cancellation point; nothing ever comes
+                      while (read(f.pipe_ends[0], &byte, 1) !=
+                             1) {  // a cancellation point; nothing ever comes
                       }
                     },
                     data);
@@ -133,7 +135,8 @@ TEST_CASE("a cancelled thread unwinds through the spilled frame") {
 
 // Loads rbx, rbp, r12 to r15 with the complements of hidden[0..5] and calls spill(fn, argument): the plain values are in these
 // registers and nowhere else.
-extern "C" void tricolor_test_spill_with(const std::uintptr_t* hidden, void (*spill)(void (*)(void*, void*), void*),
+extern "C" void tricolor_test_spill_with(const std::uintptr_t* hidden,
+                                         void (*spill)(void (*)(void*, void*), void*),
                                          void (*fn)(void*, void*), void* argument);
 asm(R"(
     .text
@@ -174,14 +177,17 @@ tricolor_test_spill_with:
     .size tricolor_test_spill_with, . - tricolor_test_spill_with
 )");
 
-TEST_CASE("a word that is only in a callee-saved register is found from top on, whichever register it is") {
+TEST_CASE(
+    "a word that is only in a callee-saved register is found from top on, whichever register it "
+    "is") {
   struct Search {
     std::array<std::uintptr_t, 6> hidden;
     std::array<bool, 6> found = {};
     bool found_another = true;
   } search;
   // Computed, so that the plain values are in no constant pool and in no frame.
-  for (std::size_t i = 0; i < 6; ++i) search.hidden[i] = ~(std::uintptr_t{0x1234'5678'9abc'0001} * (i + 3));
+  for (std::size_t i = 0; i < 6; ++i)
+    search.hidden[i] = ~(std::uintptr_t{0x1234'5678'9abc'0001} * (i + 3));
   tricolor_test_spill_with(
       search.hidden.data(), with_spilled_registers,
       [](void* top, void* argument) {

@@ -34,7 +34,8 @@ const Segment* segment_of(const SegmentList& list, const void* p) {
 
 template <class Blocks>
 bool contains(const Blocks& blocks, const void* p) {
-  return std::any_of(blocks.begin(), blocks.end(), [p](const auto& b) { return b.begin <= p && p < b.end; });
+  return std::any_of(blocks.begin(), blocks.end(),
+                     [p](const auto& b) { return b.begin <= p && p < b.end; });
 }
 
 // The library that meson builds beside this program.
@@ -51,8 +52,9 @@ TEST_CASE("the program's writable globals are in its segments") {
   Metadata metadata;
   SegmentList list(metadata);
   REQUIRE(list.update());
-  for (const void* global : {static_cast<const void*>(&in_data), static_cast<const void*>(&in_bss[0]),
-                             static_cast<const void*>(&in_bss[999])}) {
+  for (const void* global :
+       {static_cast<const void*>(&in_data), static_cast<const void*>(&in_bss[0]),
+        static_cast<const void*>(&in_bss[999])}) {
     REQUIRE(segment_of(list, global) != nullptr);
   }
 }
@@ -83,7 +85,8 @@ TEST_CASE("segments are whole words, not empty, and do not overlap") {
   SegmentList list(metadata);
   REQUIRE(list.update());
   std::vector<Segment> all(list.begin(), list.end());
-  std::sort(all.begin(), all.end(), [](const Segment& a, const Segment& b) { return a.begin < b.begin; });
+  std::sort(all.begin(), all.end(),
+            [](const Segment& a, const Segment& b) { return a.begin < b.begin; });
   REQUIRE(all.size() > 1);
   for (std::size_t i = 0; i < all.size(); ++i) {
     CHECK(reinterpret_cast<std::uintptr_t>(all[i].begin) % sizeof(void*) == 0);

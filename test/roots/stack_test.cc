@@ -64,7 +64,9 @@ TEST_CASE("nothing falls into the range of a heap without memory") {
   CHECK(f.capture.complete());
 }
 
-TEST_CASE("a capture that fills its buffer is complete, one word more is not, and the next one starts afresh") {
+TEST_CASE(
+    "a capture that fills its buffer is complete, one word more is not, and the next one starts "
+    "afresh") {
   Fixture f;
   Words stack(StackCapture::kCapacity, 0x1000);
   CHECK(f.take(stack, kRange).size() == StackCapture::kCapacity);
@@ -84,7 +86,8 @@ TEST_CASE("a capture that fills its buffer is complete, one word more is not, an
   CHECK(f.capture.complete());
 }
 
-TEST_CASE("the bounds of the main thread's stack contain its frames and not the heap or the globals") {
+TEST_CASE(
+    "the bounds of the main thread's stack contain its frames and not the heap or the globals") {
   const StackBounds bounds = bounds_here();
   static int global;
   const std::vector<char> heap(1);
@@ -114,7 +117,8 @@ TEST_CASE("every thread has bounds of its own") {
 
 TEST_CASE("a stack that the program brought is bounded as it was given") {
   constexpr std::size_t kBytes = 1 << 20;
-  void* const memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const memory =
+      mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   REQUIRE(memory != MAP_FAILED);
   pthread_attr_t attributes;
   REQUIRE(pthread_attr_init(&attributes) == 0);

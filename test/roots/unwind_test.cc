@@ -27,7 +27,9 @@ TEST_CASE("a backtrace names the functions of the frames, innermost first") {
   CHECK(end.exit_code == 3);
   INFO(end.errors);
   std::size_t frames = 0;
-  for (std::size_t at = 0; (at = end.errors.find("tricolor_test_deeper+0x", at)) != std::string::npos; ++at) ++frames;
+  for (std::size_t at = 0;
+       (at = end.errors.find("tricolor_test_deeper+0x", at)) != std::string::npos; ++at)
+    ++frames;
   CHECK(frames == 4);
   CHECK(end.errors.find("  #0 0x") == 0);
   const std::size_t main_frame = end.errors.find(" main+0x");

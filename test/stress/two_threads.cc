@@ -46,7 +46,8 @@ std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
 }
 
 [[noreturn]] void lost(const char* what, std::uint64_t seed) {
-  std::fprintf(stderr, "LOST: %s; TRICOLOR_TEST_SEED=%llu\n", what, static_cast<unsigned long long>(seed));
+  std::fprintf(stderr, "LOST: %s; TRICOLOR_TEST_SEED=%llu\n", what,
+               static_cast<unsigned long long>(seed));
   std::fflush(stderr);
   std::_Exit(1);
 }
@@ -119,7 +120,8 @@ class Worker {
       node->next = list;
       if (i % 16 == 3) {
         node->words = gc::make_array<std::uint32_t>(node->value % 40);
-        for (std::uint32_t& word : node->words.span()) word = static_cast<std::uint32_t>(node->value);
+        for (std::uint32_t& word : node->words.span())
+          word = static_cast<std::uint32_t>(node->value);
       }
       node->check = mix(node->value, list == nullptr ? 0 : list->check);
       list = node;
@@ -131,7 +133,8 @@ class Worker {
   void check(const Node* list) const {
     for (; list != nullptr; list = list->next) {
       const Node* const next = list->next;
-      if (list->check != mix(list->value, next == nullptr ? 0 : next->check)) lost("a node", x_seed);
+      if (list->check != mix(list->value, next == nullptr ? 0 : next->check))
+        lost("a node", x_seed);
       for (const std::uint32_t word : list->words.span()) {
         if (word != static_cast<std::uint32_t>(list->value)) lost("an array", x_seed);
       }
@@ -154,7 +157,8 @@ class Worker {
       check(tree->left, depth - 1);
       check(tree->right, depth - 1);
     }
-    if (tree->check != (depth == 0 ? 1 : mix(tree->left->check, tree->right->check))) lost("a tree", x_seed);
+    if (tree->check != (depth == 0 ? 1 : mix(tree->left->check, tree->right->check)))
+      lost("a tree", x_seed);
   }
 
   static Node* exchange(std::uint64_t at, Node* list) {
@@ -198,7 +202,8 @@ int main(int argc, char** argv) {
   gc::collect();
   const gc::statistics stats = gc::stats();
   std::printf("%llu listed objects, %llu cycles, longest pause %.3f ms; none lost\n",
-              static_cast<unsigned long long>(objects.load()), static_cast<unsigned long long>(stats.cycles_total),
+              static_cast<unsigned long long>(objects.load()),
+              static_cast<unsigned long long>(stats.cycles_total),
               static_cast<double>(stats.pause_ns_max) / 1e6);
   return stats.cycles_total > seconds ? 0 : 2;
 }
