@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # test/run.sh [all]: sets this machine up, builds every configuration and runs its tests.
 #
-#   debug         unit, house and compile_fail suites, all internal checks on
-#   release-test  unit and install suites, as it is shipped
+#   debug         unit, knobs, house and compile_fail suites, all internal checks on
+#   release-test  unit, knobs and install suites, as it is shipped
 #   asan          unit suite under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan          unit suite under ThreadSanitizer
 #
@@ -83,8 +83,8 @@ if [ "$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -gt 28 ] && seta
 fi
 
 sanitized=(--buildtype=debugoptimized -Ddefault_library=static -Dbenchmarks=disabled)
-configuration debug 'unit house compile_fail' --buildtype=debug -Dbenchmarks=disabled
-configuration release-test 'unit install' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
+configuration debug 'unit knobs house compile_fail' --buildtype=debug -Dbenchmarks=disabled
+configuration release-test 'unit knobs install' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
 configuration asan unit -Db_sanitize=address,undefined "${sanitized[@]}"
 configuration tsan unit -Db_sanitize=thread "${sanitized[@]}"
 
