@@ -166,9 +166,10 @@ std::uint64_t set_min_heap(std::uint64_t bytes) {
 }
 
 std::uint64_t set_hard_limit(std::uint64_t bytes) {
-  const std::uint64_t old = change(&impl::Settings::hard_limit_bytes, bytes);
-  Heap::existing()->allocator().pages.set_hard_limit_bytes(impl::page_limit(bytes));
-  return old;
+  Mutator& mutator = Heap::mutator();
+  const impl::CriticalSection critical(mutator);  // the page heap has a lock
+  mutator.heap.allocator().pages.set_hard_limit_bytes(impl::page_limit(bytes));
+  return change(&impl::Settings::hard_limit_bytes, bytes);
 }
 
 thread_scope::thread_scope() : x_attached(impl::current_mutator() == nullptr) { Heap::mutator(); }
