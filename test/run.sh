@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # test/run.sh [all]: sets this machine up, builds every configuration and runs its tests.
 #
-#   debug         unit, knobs, house and compile_fail suites, all internal checks on
-#   release-test  unit, knobs and install suites, as it is shipped
+#   debug         unit, collector, knobs, house and compile_fail suites, all internal checks on
+#   release-test  unit, collector, knobs and install suites, as it is shipped
 #   asan          unit suite under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan          unit suite under ThreadSanitizer
 #
-# With `all` also: the unit suite with clang++, clang-format, clang-tidy, and the stress suite in
+# The unit suite is the rooms below gc; collector is gc and the examples. With `all` also: the collector
+# suite under both sanitizers, the unit suite with clang++, clang-format, clang-tidy, and the stress suite in
 # release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel compilers. The last
 # line is `N passed, M failed`; what could not be built or never ran counts as failed.
 set -uo pipefail
@@ -83,8 +84,8 @@ if [ "$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -gt 28 ] && seta
 fi
 
 sanitized=(--buildtype=debugoptimized -Ddefault_library=static -Dbenchmarks=disabled)
-configuration debug 'unit knobs house compile_fail' --buildtype=debug -Dbenchmarks=disabled
-configuration release-test 'unit knobs install' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
+configuration debug 'unit collector knobs house compile_fail' --buildtype=debug -Dbenchmarks=disabled
+configuration release-test 'unit collector knobs install' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
 configuration asan unit -Db_sanitize=address,undefined "${sanitized[@]}"
 configuration tsan unit -Db_sanitize=thread "${sanitized[@]}"
 
@@ -93,6 +94,8 @@ if [ "$what" = all ]; then
   mapfile -t sources < <(find alloc barrier roots gc examples bench test -name '*.cc' -o -name '*.h')
   check clang-format clang-format --dry-run -Werror "${sources[@]}"
   check clang-tidy run-clang-tidy -quiet -p build/clang -j "${JOBS:-$(nproc)}" "$PWD/(alloc|barrier|roots|gc)/"
+  run_suites asan collector "${wrapper[@]}"
+  run_suites tsan collector "${wrapper[@]}"
   run_suites release-test stress
   run_suites tsan stress "${wrapper[@]}"
 fi
