@@ -93,8 +93,9 @@ class Worker {
             }
             bag = gc::make<Bag>();
             for (auto& node : bag->nodes) {
-              node = make_list(choice >> 50 & 3);
-              ++bag->used;
+              Node* const list_in_bag = make_list(choice >> 50 & 3);
+              ++bag->used;  // first: what trace() does not report yet would be lost if the thread was stopped in between
+              node = list_in_bag;
             }
             break;
           }
