@@ -221,8 +221,13 @@ void Handshake::name_laggards(std::uint64_t waited_ns) {
         .text(" (")
         .text(os::thread_name(m.thread, name, sizeof name));
     line.text(") has not stopped for ").count(waited_ns / 1'000'000).text(" ms: ");
-    if (m.critical_depth.load(std::memory_order_relaxed) != 0 ||
+    if (m.internal_depth.load(std::memory_order_relaxed) != 0 ||
         m.in_unit.load(std::memory_order_relaxed) != 0) {
+      line.text(
+          "it is inside the collector's own code, where it waits for a page of memory or for a "
+          "CPU; if that lasts, "
+          "please report it");
+    } else if (m.critical_depth.load(std::memory_order_relaxed) != 0) {
       line.text("it is inside gc::critical; keep such sections short");
     } else if (os::thread_blocks_signal(m.thread, x_signal)) {
       line.text("it blocks signal ")

@@ -70,6 +70,15 @@ bool Heap::create(const options& wanted) {
   if (o.hard_limit_bytes != no_limit)
     x_allocator.pages.set_hard_limit_bytes(page_limit(o.hard_limit_bytes));
   install_report_backtrace();
+  // Invariant [lock.critical]: a running mutator takes a lock only inside a critical section, or the world could be stopped
+  //   with it held.
+  set_lock_check([] {
+    const Mutator* const mutator = current_mutator();
+    check(mutator == nullptr ||
+              mutator->state.load(std::memory_order_relaxed) != MutatorState::running ||
+              mutator->critical_depth.load(std::memory_order_relaxed) != 0,
+          "lock.critical");
+  });
   if (!x_allocator.create()) return false;
   if (!x_handshake.create(o.signal, static_cast<std::uint64_t>(o.stopwarn_ms) * 1'000'000)) {
     usage_error(

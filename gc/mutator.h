@@ -36,7 +36,8 @@ struct Mutator : LocalCache {
   std::atomic<std::uint32_t> captured_stop{0};
   void* blocked_top = nullptr;
   TlsBlocks tls;
-  std::uint8_t internal_depth = 0;  // critical sections of the library itself that are open
+  // Critical sections of the library itself that are open: 0 or 1. Written by the owner; read by the stopper, for its message.
+  std::atomic<std::uint8_t> internal_depth{0};
   std::uint64_t next_stress_at =
       0;                    // stress=n: the value of claimed_cells at which to collect next
   Mutator* next = nullptr;  // registry; guarded by its lock
@@ -51,13 +52,13 @@ inline Mutator* current_mutator() { return static_cast<Mutator*>(detail::current
 class CriticalSection {
  public:
   explicit CriticalSection(Mutator& mutator) : x_mutator(mutator) {
-    if (mutator.internal_depth != 0 || mutator.in_unit.load(std::memory_order_relaxed) != 0)
-        [[unlikely]] {
+    if (mutator.internal_depth.load(std::memory_order_relaxed) != 0 ||
+        mutator.in_unit.load(std::memory_order_relaxed) != 0) [[unlikely]] {
       usage_error(
           "a signal handler uses gc:: while its thread is inside it. Signal handlers must not "
           "touch managed memory.");
     }
-    mutator.internal_depth = 1;
+    mutator.internal_depth.store(1, std::memory_order_relaxed);
     // Relaxed, as for thread_cache::in_unit [unit.no-stop].
     const auto depth = x_mutator.critical_depth.load(std::memory_order_relaxed);
     x_mutator.critical_depth.store(static_cast<std::uint8_t>(depth + 1), std::memory_order_relaxed);
@@ -66,7 +67,7 @@ class CriticalSection {
   CriticalSection(const CriticalSection&) = delete;
   CriticalSection& operator=(const CriticalSection&) = delete;
   ~CriticalSection() {
-    x_mutator.internal_depth = 0;
+    x_mutator.internal_depth.store(0, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     const auto depth =
         static_cast<std::uint8_t>(x_mutator.critical_depth.load(std::memory_order_relaxed) - 1);

@@ -4,6 +4,7 @@
 // set is a mask: one bit a rank, the highest bit is the lock taken last.
 #include "alloc/base/lock.h"
 
+#include <atomic>
 #include <bit>
 
 #include "alloc/base/os.h"
@@ -16,6 +17,8 @@ namespace {
 constinit thread_local std::uint32_t held_ranks = 0;
 
 static_assert(static_cast<unsigned>(LockRank::kMetadata) < 32, "a rank is a bit of the mask");
+
+std::atomic<LockCheck> thread_check{nullptr};
 
 // About half a microsecond: longer than what is done under our hot locks, shorter than a sleep.
 constexpr int kSpins = 40;
@@ -41,6 +44,8 @@ void Mutex::wake_one() { os::futex_wake_one(x_state); }
 
 void Mutex::note_lock(LockRank rank) {
   const auto bit = static_cast<unsigned>(rank);
+  // Acquire: what the check looks at. Pairs with set_lock_check (release).
+  if (LockCheck const check_thread = thread_check.load(std::memory_order_acquire)) check_thread();
   // Before the lock is taken, so that a wrong order is a report and not a deadlock.
   check((held_ranks >> bit) == 0, "lock.order",
         {bit, static_cast<std::uint64_t>(std::bit_width(held_ranks)) - 1});
@@ -51,6 +56,10 @@ void Mutex::note_unlock(LockRank rank) {
   const auto bit = static_cast<unsigned>(rank);
   check((held_ranks >> bit & 1U) != 0, "lock.order", {bit, held_ranks});
   held_ranks &= ~(1U << bit);
+}
+
+LockCheck set_lock_check(LockCheck check_thread) {
+  return thread_check.exchange(check_thread, std::memory_order_acq_rel);
 }
 
 }  // namespace tricolor::impl

@@ -68,4 +68,9 @@ class Mutex {
 
 using Guard = std::lock_guard<Mutex>;
 
+// Debug builds call it before every lock: it ends the process when the calling thread must not take one now. Null checks
+// nothing. Returns the one before.
+using LockCheck = void (*)();
+LockCheck set_lock_check(LockCheck check_thread);
+
 }  // namespace tricolor::impl

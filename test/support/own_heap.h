@@ -53,10 +53,15 @@ inline constexpr std::uint32_t kEverySpan = UINT32_MAX;
 // Its address space stays when it goes: arenas are for ever.
 struct OwnHeap {
   impl::Allocator allocator;
+  // The process's heap may be there too, and ask its threads to lock in critical sections only. This one stops nobody.
+  const impl::LockCheck lock_check = impl::set_lock_check(nullptr);
 
   OwnHeap() {
     if (!allocator.create()) std::abort();
   }
+  OwnHeap(const OwnHeap&) = delete;
+  OwnHeap& operator=(const OwnHeap&) = delete;
+  ~OwnHeap() { impl::set_lock_check(lock_check); }
 
   // A new kind whose cells hold references, and the kind of pointer-free cells.
   impl::Kind& typed(std::size_t size_class) {
