@@ -3,12 +3,12 @@
 #
 #   debug         unit, collector, knobs, house and compile_fail suites, all internal checks on
 #   release-test  unit, collector, knobs and install suites, as it is shipped
-#   asan          unit suite under AddressSanitizer and UndefinedBehaviorSanitizer
-#   tsan          unit suite under ThreadSanitizer
+#   asan          unit and collector suites under AddressSanitizer and UndefinedBehaviorSanitizer
+#   tsan          unit and collector suites under ThreadSanitizer
 #
-# The unit suite is the rooms below gc; collector is gc and the examples. With `all` also: the collector
-# suite under both sanitizers, the unit suite with clang++, clang-format, clang-tidy, and the stress suite in
-# release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel compilers. The last
+# The unit suite is the rooms below gc; collector is gc and the examples. With `all` also: the unit suite
+# with clang++, clang-format, clang-tidy, the heavy suite in release, and the stress suite in release and
+# tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel compilers. The last
 # line is `N passed, M failed`; what could not be built or never ran counts as failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -86,17 +86,15 @@ fi
 sanitized=(--buildtype=debugoptimized -Ddefault_library=static -Dbenchmarks=disabled)
 configuration debug 'unit collector knobs house compile_fail' --buildtype=debug -Dbenchmarks=disabled
 configuration release-test 'unit collector knobs install' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
-configuration asan unit -Db_sanitize=address,undefined "${sanitized[@]}"
-configuration tsan unit -Db_sanitize=thread "${sanitized[@]}"
+configuration asan 'unit collector' -Db_sanitize=address,undefined "${sanitized[@]}"
+configuration tsan 'unit collector' -Db_sanitize=thread "${sanitized[@]}"
 
 if [ "$what" = all ]; then
   CXX=clang++ configuration clang unit --buildtype=debugoptimized -Dbenchmarks=enabled
   mapfile -t sources < <(find alloc barrier roots gc examples bench test -name '*.cc' -o -name '*.h')
   check clang-format clang-format --dry-run -Werror "${sources[@]}"
   check clang-tidy run-clang-tidy -quiet -p build/clang -j "${JOBS:-$(nproc)}" "$PWD/(alloc|barrier|roots|gc)/"
-  run_suites asan collector "${wrapper[@]}"
-  run_suites tsan collector "${wrapper[@]}"
-  run_suites release-test stress
+  run_suites release-test 'stress heavy'
   run_suites tsan stress "${wrapper[@]}"
 fi
 

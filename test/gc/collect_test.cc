@@ -243,7 +243,7 @@ TEST_CASE(
 }
 
 TEST_CASE("a collection right after shutdown is not lost") {
-  for (int i = 0; i < 1'000; ++i) {
+  for (int i = 0; i < static_cast<int>(many(1'000)); ++i) {
     const std::uint64_t cycles = gc::stats().cycles_forced;
     gc::shutdown();
     gc::collect();

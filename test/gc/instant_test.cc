@@ -5,6 +5,8 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
+#include "test/gc/support.h"
+
 namespace {
 
 struct Mark {
@@ -25,7 +27,8 @@ TEST_CASE("an object whose only reference moves to another thread's frame surviv
   std::atomic<long> lost{0};
   std::thread receiver([&] {
     const gc::thread_scope attached;
-    std::atomic<Mark*> slot{nullptr};  // in this frame; the other thread writes here, past every barrier
+    std::atomic<Mark*> slot{
+        nullptr};  // in this frame; the other thread writes here, past every barrier
     frame = &slot;
     while (!stop_receiver) {
       if (Mark* const mark = slot.load(); mark != nullptr) {
@@ -49,9 +52,11 @@ TEST_CASE("an object whose only reference moves to another thread's frame surviv
       gc::safepoint();
     }
   });
-  for (int cycle = 0; cycle < 4000 || moved < 1000; ++cycle) {
+  const int cycles = static_cast<int>(tricolor::test::many(4000));
+  for (int cycle = 0; cycle < cycles || moved < cycles / 4; ++cycle) {
     gc::collect();
-    for (int i = 0; i < 200; ++i) gc::make<Mark>()->value = ~kAlive;  // takes the cells of what was lost
+    for (int i = 0; i < 200; ++i)
+      gc::make<Mark>()->value = ~kAlive;  // takes the cells of what was lost
   }
   gc::blocking_call([&] {
     stop_sender = true;
