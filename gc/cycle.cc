@@ -294,7 +294,9 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
       [](void* top, void* argument) {
         auto& [self, m, why] = *static_cast<Request*>(argument);
         Handshake& handshake = self.x_heap.handshake();
-        handshake.enter_blocked(m, top);
+        // gc::collect() inside blocking_call: it stays blocked afterwards.
+        const bool was_running = m.state.load(std::memory_order_relaxed) == MutatorState::running;
+        if (was_running) handshake.enter_blocked(m, top);
         self.x_lock.lock();
         const std::uint32_t started = self.x_started.load(std::memory_order_relaxed);
         const bool runs = self.x_completed.load(std::memory_order_acquire) != started;
@@ -307,7 +309,7 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
           if (!self.start_thread()) {
             self.x_lock.unlock();
             self.run_until(ticket);
-            handshake.leave_blocked(m);
+            if (was_running) handshake.leave_blocked(m);
             return;
           }
           self.wake_thread();
@@ -319,7 +321,7 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
           if (reached(completed, ticket)) break;
           os::futex_wait(self.x_completed, completed);
         }
-        handshake.leave_blocked(m);
+        if (was_running) handshake.leave_blocked(m);
       },
       &request);
 }

@@ -239,9 +239,9 @@ void Handshake::name_laggards(std::uint64_t waited_ns) {
           "gc::blocking_call");
     } else {
       line.text(
-          "it runs on a stack that the collector does not know (an alternate signal stack?), or "
-          "something takes its "
-          "signals (sigwait?); see the options signal=n and stopwarn=ms");
+          "it has not got a CPU, or runs on a stack that the collector does not know (an alternate "
+          "signal stack?), or something takes its signals (sigwait?); see the options signal=n and "
+          "stopwarn=ms");
     }
     log_line(line.view());
   });
@@ -386,10 +386,8 @@ void Handshake::on_signal(int, siginfo_t*, void* context) {
         m.critical_depth.load(std::memory_order_relaxed) != 0 || !self.is_on_stack(m, context)) {
       m.stop_note.store(1, std::memory_order_relaxed);
     } else {
-      m.stop_note.store(
-          0,
-          std::
-              memory_order_relaxed);  // of this stop; of the next one there is no note before its signal
+      // Of this stop: the next one cannot begin before this thread has stopped.
+      m.stop_note.store(0, std::memory_order_relaxed);
       self.stay_stopped(m, context);
     }
   }

@@ -40,6 +40,8 @@ Heap* Heap::get() {
 }
 
 bool Heap::make(const options& wanted) {
+  if (existing() != nullptr)
+    return false;  // so that no running mutator takes the lock [lock.critical]
   const Guard guard(creation);
   if (existing() != nullptr) return false;
   // Not in the program's segments, which are scanned, and never destroyed: threads may outlive main.
@@ -175,10 +177,9 @@ std::uint64_t set_min_heap(std::uint64_t bytes) {
 }
 
 std::uint64_t set_hard_limit(std::uint64_t bytes) {
-  Mutator& mutator = Heap::mutator();
-  const impl::CriticalSection critical(mutator);  // the page heap has a lock
-  mutator.heap.allocator().pages.set_hard_limit_bytes(impl::page_limit(bytes));
-  return change(&impl::Settings::hard_limit_bytes, bytes);
+  const std::uint64_t old = change(&impl::Settings::hard_limit_bytes, bytes);
+  Heap::get()->allocator().pages.set_hard_limit_bytes(impl::page_limit(bytes));
+  return old;
 }
 
 thread_scope::thread_scope() : x_attached(impl::current_mutator() == nullptr) { Heap::mutator(); }

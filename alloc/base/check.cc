@@ -1,8 +1,10 @@
 // The report of a failed check: one line, the registered hook (a backtrace), abort.
 //
 // It may run anywhere: in a signal handler, with the world stopped, with any lock held, on several
-// threads at once, and inside its own hook. So it allocates nothing and takes no lock; the first
-// thread to fail owns the end of the process.
+// threads at once, and inside its own hook. So it allocates nothing and takes no lock before the line
+// is out; the first thread to fail owns the end of the process. The hook, and the program's own
+// handler of SIGABRT, may wait for a lock that a stopped thread holds (the loader's, malloc's): an alarm
+// ends the process all the same.
 #include "alloc/base/check.h"
 
 #include <atomic>
@@ -23,23 +25,21 @@ std::atomic<ReportHook> report_hook{nullptr};
 // The thread that reports, 0 while nobody does. Relaxed: it orders nothing but itself.
 std::atomic<std::int32_t> reporter{0};
 
-// How long a second thread that fails leaves the first one to print its backtrace.
-constexpr std::uint64_t kPatienceNs = 5'000'000'000;
+// How long the backtrace and the program's handler of SIGABRT may take.
+constexpr unsigned kPatienceSeconds = 5;
 
 [[noreturn]] void die(std::string_view line) {
   log_line(line);
   const std::int32_t self = os::thread_id();
   std::int32_t owner = 0;
   if (reporter.compare_exchange_strong(owner, self, std::memory_order_relaxed)) {
+    os::abort_at_the_latest_after(kPatienceSeconds);
     // Acquire: pairs with set_report_hook (release).
     if (const ReportHook hook = report_hook.load(std::memory_order_acquire)) hook();
   } else if (owner != self) {
-    // Another thread is at it and will abort for both of us. If it hangs, we do.
-    const std::uint64_t end = os::now_ns() + kPatienceNs;
+    // Another thread is at it and will end both of us.
     const std::atomic<std::uint32_t> never{0};
-    for (std::uint64_t now = os::now_ns(); now < end; now = os::now_ns()) {
-      os::futex_wait(never, 0, end - now);
-    }
+    for (;;) os::futex_wait(never, 0);
   }  // else the hook itself has failed: no second backtrace
   std::abort();
 }

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -196,6 +197,27 @@ unsigned cpu_count() {
   unsigned cpus = 0;
   for (const unsigned long word : mask) cpus += static_cast<unsigned>(std::popcount(word));
   return std::max(cpus, 1U);
+}
+
+void abort_at_the_latest_after(unsigned seconds) {
+  struct sigaction action = {};
+  action.sa_handler = [](int) {
+    // Not the program's handler of SIGABRT: it may be what hangs.
+    struct sigaction end = {};
+    end.sa_handler = SIG_DFL;
+    sigaction(SIGABRT, &end, nullptr);
+    sigset_t aborts;
+    sigemptyset(&aborts);
+    sigaddset(&aborts, SIGABRT);
+    pthread_sigmask(SIG_UNBLOCK, &aborts, nullptr);
+    send_signal(thread_id(), SIGABRT);
+  };
+  sigaction(SIGALRM, &action, nullptr);
+  sigset_t alarms;
+  sigemptyset(&alarms);
+  sigaddset(&alarms, SIGALRM);
+  pthread_sigmask(SIG_UNBLOCK, &alarms, nullptr);
+  alarm(seconds);
 }
 
 std::int32_t thread_id() { return static_cast<std::int32_t>(syscall(SYS_gettid)); }

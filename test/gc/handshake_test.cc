@@ -1,6 +1,7 @@
 // What happens to threads that do not stop, and to programs that break the rules. Each case is a process of its own.
 #include "gc/handshake.h"
 
+#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 #include <tricolor/gc.h>
@@ -8,6 +9,7 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
@@ -276,6 +278,41 @@ TEST_CASE("whoever breaks a rule is told which and what to do, and does not hang
   INFO(end.output);
   CHECK((end.exit_code != 0 || end.signal != 0));
   CHECK(has_line(end.output, message));
+}
+
+// Its report wants a backtrace; libunwind waits for the loader's lock, which the stopped thread holds; the stop waits for the
+// one that fails.
+TEST_CASE("child breaks a rule while a thread is stopped inside the loader", "[.child]") {
+  std::thread([] {
+    make_node(1);
+    for (;;) {
+      dl_iterate_phdr(
+          [](dl_phdr_info*, std::size_t, void*) {
+            for (int i = 0; i < 20'000; ++i) asm volatile("");
+            return 0;
+          },
+          nullptr);
+    }
+  }).detach();
+  std::thread([] {
+    for (;;) gc::collect();
+  }).detach();
+  make_node(1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const gc::critical section;
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  gc::collect();
+}
+
+TEST_CASE("a fatal report ends the process though it waits for a lock of a stopped thread",
+          "[process]") {
+  for (int i = 0; i < 2; ++i) {
+    const ProgramEnd end =
+        run_program("child breaks a rule while a thread is stopped inside the loader");
+    INFO(end.output);
+    CHECK((end.exit_code != 0 || end.signal != 0));
+    CHECK(has_line(end.output, "gc::collect() inside gc::critical"));
+  }
 }
 
 // --------------------------------------------------------------------------------------- exit

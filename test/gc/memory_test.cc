@@ -274,6 +274,8 @@ TEST_CASE("child asks for options in code", "[.child]") {
   wanted.min_heap_bytes = 77 * kMiB;
   CHECK(gc::init(wanted));
   CHECK_FALSE(gc::init(wanted));
+  make_node(1);
+  CHECK_FALSE(gc::init(wanted));  // also from a thread that is attached
   CHECK(gc::set_min_heap(0) == 77 * kMiB);
   CHECK(gc::set_percent(100) == 30);  // the environment wins
 }

@@ -396,6 +396,17 @@ TEST_CASE("a stop that was asked for too late does not park a thread inside bloc
   CHECK(kept);
 }
 
+TEST_CASE("a collection inside blocking_call leaves the thread blocked") {
+  const gc::thread_scope attached;
+  const std::uint64_t cycles = gc::stats().cycles_total;
+  const auto after = gc::blocking_call([] {
+    gc::collect();
+    return tricolor::impl::current_mutator()->state.load();
+  });
+  CHECK(after == tricolor::impl::MutatorState::blocked);
+  CHECK(gc::stats().cycles_total > cycles);
+}
+
 // ---------------------------------------------------------------------------------- host's signals
 
 TEST_CASE("errno is kept across a stop") {
