@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <new>
 
+#include "alloc/base/os.h"
+
 namespace tricolor::impl {
 
 void PacketPool::set_most_packets(std::size_t packets) {
@@ -33,14 +35,24 @@ void PacketPool::give_empty(WorkPacket* packet) {
 }
 
 void PacketPool::share(WorkPacket* packet) {
-  const Guard guard(x_lock);
-  packet->next = x_shared;
-  x_shared = packet;
-  x_shared_count.fetch_add(1, std::memory_order_relaxed);
+  bool wake = false;
+  {
+    const Guard guard(x_lock);
+    packet->next = x_shared;
+    x_shared = packet;
+    x_shared_count.fetch_add(1, std::memory_order_relaxed);
+    x_news.fetch_add(1, std::memory_order_relaxed);
+    wake = x_hungry.load(std::memory_order_relaxed);
+  }
+  if (wake) os::futex_wake_one(x_news);
 }
 
 WorkPacket* PacketPool::take_shared() {
   const Guard guard(x_lock);
+  return pop_shared();
+}
+
+WorkPacket* PacketPool::pop_shared() {
   WorkPacket* const packet = x_shared;
   if (packet != nullptr) {
     x_shared = packet->next;
@@ -48,6 +60,79 @@ WorkPacket* PacketPool::take_shared() {
     x_shared_count.fetch_sub(1, std::memory_order_relaxed);
   }
   return packet;
+}
+
+void PacketPool::begin(bool helped) {
+  const Guard guard(x_lock);
+  dcheck(x_working == 0 && x_shared == nullptr, "queue.end");
+  x_working = 1;
+  x_helped = helped;
+  x_hungry.store(helped && x_waiting != 0, std::memory_order_relaxed);
+}
+
+WorkPacket* PacketPool::next_or_end() {
+  const Guard guard(x_lock);
+  --x_working;
+  for (;;) {
+    if (WorkPacket* const packet = pop_shared(); packet != nullptr) {
+      ++x_working;
+      return packet;
+    }
+    if (x_working == 0) {  // [queue.end]
+      x_helped = false;
+      x_hungry.store(false, std::memory_order_relaxed);
+      return nullptr;
+    }
+    wait_for_news();
+  }
+}
+
+WorkPacket* PacketPool::next_as_helper(bool worked) {
+  const Guard guard(x_lock);
+  if (worked && --x_working == 0 && x_shared == nullptr) {
+    x_news.fetch_add(1, std::memory_order_relaxed);
+    os::futex_wake_all(x_news);  // the coordinator is among those who wait
+  }
+  while (!x_end_helpers) {
+    if (x_helped) {
+      if (WorkPacket* const packet = pop_shared(); packet != nullptr) {
+        ++x_working;
+        return packet;
+      }
+    }
+    wait_for_news();
+  }
+  return nullptr;
+}
+
+void PacketPool::end_helpers() {
+  const Guard guard(x_lock);
+  x_end_helpers = true;
+  x_news.fetch_add(1, std::memory_order_relaxed);
+  os::futex_wake_all(x_news);
+}
+
+void PacketPool::let_helpers_come() {
+  const Guard guard(x_lock);
+  x_end_helpers = false;
+}
+
+// With the lock held, which it gives up meanwhile. What is waited for may be missed only by news that came before the lock
+// was given up, and those have changed the word.
+void PacketPool::wait_for_news() {
+  constexpr int kLooks = 200;  // a few microseconds: a packet is often about to come
+  const std::uint32_t news = x_news.load(std::memory_order_relaxed);
+  ++x_waiting;
+  x_hungry.store(x_helped, std::memory_order_relaxed);
+  const bool spin = x_helped;
+  x_lock.unlock();
+  // Relaxed: the lock below orders.
+  for (int i = 0; spin && i < kLooks && x_news.load(std::memory_order_relaxed) == news; ++i)
+    os::relax();
+  os::futex_wait(x_news, news);
+  x_lock.lock();
+  --x_waiting;
+  x_hungry.store(x_helped && x_waiting != 0, std::memory_order_relaxed);
 }
 
 void PacketPool::trim() {
@@ -65,6 +150,25 @@ bool MarkQueue::next_packet() {
   WorkPacket* const packet = x_pool.take_empty();
   if (packet == nullptr) return false;
   x_pool.share(x_packet);
+  x_packet = packet;
+  return true;
+}
+
+void MarkQueue::share_half() {
+  WorkPacket* const packet = x_pool.take_empty();
+  if (packet == nullptr) return;
+  const std::size_t half = x_packet->count / 2;
+  std::copy_n(x_packet->entries.begin(), half, packet->entries.begin());
+  std::copy(x_packet->entries.begin() + half, x_packet->entries.begin() + x_packet->count,
+            x_packet->entries.begin());
+  packet->count = half;
+  x_packet->count -= half;
+  x_pool.share(packet);
+}
+
+bool MarkQueue::accept(WorkPacket* packet) {
+  if (packet == nullptr) return false;
+  x_pool.give_empty(x_packet);
   x_packet = packet;
   return true;
 }

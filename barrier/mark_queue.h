@@ -1,6 +1,16 @@
 // Where grey work waits. Each marker has a MarkQueue of its own (last in, first out); full packets go to the shared
-// PacketPool, from where any marker takes them.
+// PacketPool, from where any marker takes them. While a marker waits for work, the others share half of what they have.
 //
+// One marker coordinates, the others help. A helper waits for a shared packet from its start to its end, through cycles
+// and between them, so it is woken only when there is work for it, and a cycle never waits for a helper that has not come.
+//
+//   marker        works while                                 stops working when
+//   coordinator   from begin() on                             next_or_end() finds nothing in the pool
+//   helper        from the packet that next_as_helper() gave  next_as_helper() is called again
+//
+// Invariant [queue.end]: a grey cell that is queued is in the pool or with a marker that works, and who works and what the
+//   pool has change under one lock. So "nobody works and nothing is shared" is seen at one instant, and is final: only who
+//   works can share. No counters are read one after another, and nothing is waited out.
 // Invariant [queue.exact]: a grey cell is marked and in exactly one packet, or its span has `rescan` set.
 // Invariant [queue.bounded]: there are never more than most_packets packets. When no packet can be had (the bound, or the
 //   kernel refuses memory) push() says so; the cell stays marked, its span gets `rescan`, and once the queues are empty the
@@ -34,6 +44,19 @@ class PacketPool {
   // Relaxed: a hint that saves the lock; markers that find nothing ask again before they stop.
   bool has_shared() const { return x_shared_count.load(std::memory_order_relaxed) != 0; }
 
+  // The coordinator works from now on. With `helped` the helpers take part until the end.
+  void begin(bool helped);
+  // The coordinator has no work: waits for a packet, or for the end of marking, which is null.
+  WorkPacket* next_or_end();
+  // A helper has no work (any more, when it `worked`): waits for a packet. Null when end_helpers() has been called.
+  WorkPacket* next_as_helper(bool worked);
+  // Sends all helpers home, or lets new ones come. Between cycles.
+  void end_helpers();
+  void let_helpers_come();
+
+  // Does a marker wait in vain? Relaxed: a hint; who follows it in vain has shared a packet too early.
+  bool is_wanted() const { return x_hungry.load(std::memory_order_relaxed) && !has_shared(); }
+
   // Gives the memory of empty packets back. Between cycles.
   void trim();
 
@@ -48,6 +71,16 @@ class PacketPool {
   std::size_t x_packets = 0;                   // that exist
   std::size_t x_most_packets = 64;
   std::size_t x_most_used = 0;
+  std::size_t x_working = 0;  // markers
+  std::size_t x_waiting = 0;  // markers
+  bool x_helped = false;
+  bool x_end_helpers = false;
+  std::atomic<bool> x_hungry{false};  // x_helped and somebody waits; written under x_lock
+  std::atomic<std::uint32_t> x_news{
+      0};  // changes under x_lock with everything that a waiting marker waits for
+
+  void wait_for_news();
+  WorkPacket* pop_shared();
 };
 
 // One marker's end of it. Not thread-safe.
@@ -65,7 +98,7 @@ class MarkQueue {
     x_packet->entries[x_packet->count++] = work;
     return true;
   }
-  // False when neither this queue nor the pool has work.
+  // False when neither this queue nor the pool has work. Then it is time for finish() or help().
   bool pop(GreyWork& work) {
     if (x_packet->count == 0 && (!x_pool.has_shared() || !previous_packet())) [[unlikely]]
       return false;
@@ -73,9 +106,24 @@ class MarkQueue {
     return true;
   }
 
+  // If another marker waits in vain: shares the older half of what is in the packet, from where the most is to be reached.
+  void share_if_wanted() {
+    if (x_pool.is_wanted() && x_packet->count >= kFewestShared) [[unlikely]]
+      share_half();
+  }
+  // The coordinator's queue is empty: waits for work. False when marking has ended.
+  bool refill_or_end() { return accept(x_pool.next_or_end()); }
+  // The same for a helper. False when it is to end.
+  bool refill_as_helper(bool worked) { return accept(x_pool.next_as_helper(worked)); }
+
  private:
+  // Less than this is scanned sooner than somebody is woken for it.
+  static constexpr std::size_t kFewestShared = 16;
+
   bool next_packet();
   bool previous_packet();
+  void share_half();
+  bool accept(WorkPacket* packet);
 
   PacketPool& x_pool;
   WorkPacket* x_packet;

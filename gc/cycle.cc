@@ -1,7 +1,6 @@
 #include "gc/cycle.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <new>
@@ -10,6 +9,7 @@
 #include "alloc/base/check.h"
 #include "alloc/base/os.h"
 #include "gc/heap.h"
+#include "gc/library_thread.h"
 #include "gc/pacer.h"
 #include "roots/registers.h"
 
@@ -25,19 +25,18 @@ bool reached(std::uint32_t counter, std::uint32_t ticket) {
 
 Cycle::Cycle(Heap& heap)
     : x_heap(heap),
-      x_pool(heap.allocator().metadata),
       x_segments(heap.allocator().metadata),
       x_sweeper(heap.allocator()),
+      x_crew(heap.allocator()),
       x_goal_bytes(kNoGoal) {}
 
 bool Cycle::create() {
   Metadata& metadata = x_heap.allocator().metadata;
-  WorkPacket* const packet = x_pool.take_empty();
-  void* const memory = metadata.take(sizeof(Marker));
   x_copy = static_cast<char*>(metadata.take(kCopyBytes));
-  if (packet == nullptr || memory == nullptr || x_copy == nullptr) return false;
-  x_marker = ::new (memory) Marker(x_heap.allocator(), x_pool, packet,
-                                   x_heap.settings().tinybuffers != 0 ? 4 : WorkPacket::kEntries);
+  if (x_copy == nullptr ||
+      !x_crew.create(x_heap.settings().tinybuffers != 0 ? 4 : WorkPacket::kEntries)) {
+    return false;
+  }
   reset_goal();
   return true;
 }
@@ -60,15 +59,10 @@ void Cycle::finish_previous_sweep() {
 }
 
 void Cycle::open(bool forced) {
-  const std::size_t most_packets =
-      x_heap.settings().tinybuffers != 0
-          ? 1
-          : std::max<std::size_t>(64, x_heap.allocator().pages.in_use_bytes() >> 16);
-  x_pool.set_most_packets(most_packets);
-  x_marker->begin({[](void* self, const void* cell) {
-                     return static_cast<Cycle*>(self)->is_under_construction(cell);
-                   },
-                   this});
+  x_crew.begin(markers_wanted(), {[](void* self, const void* cell) {
+                                    return static_cast<Cycle*>(self)->is_under_construction(cell);
+                                  },
+                                  this});
   x_stack_bytes = 0;
   x_globals_bytes = 0;
   x_record = {};
@@ -78,12 +72,23 @@ void Cycle::open(bool forced) {
   x_record.processors_count = os::cpu_count();
 }
 
+std::size_t Cycle::markers_wanted() const {
+  // Less than this is marked in the time that a thread takes to wake up.
+  constexpr std::int64_t kBytesAMarker = 2 << 20;
+  const std::int64_t live = x_heap.allocator().live_bytes.load(std::memory_order_relaxed);
+  const int most = x_heap.settings().workers;
+  return std::min<std::size_t>(
+      most != 0 ? static_cast<std::size_t>(most) : os::cpu_count(),
+      static_cast<std::size_t>(1 + std::max<std::int64_t>(0, live) / kBytesAMarker));
+}
+
 // With a complete list of segments: false when memory for it is refused, and nothing is stopped.
 bool Cycle::stop_the_world() {
   x_phase.advance(Phase::kOff, Phase::kStopping);
   std::uint64_t stop_ns = 0;
   for (;;) {
     if (!x_segments.update()) {
+      x_crew.finish();
       x_phase.advance(Phase::kStopping, Phase::kOff);
       return false;
     }
@@ -109,7 +114,7 @@ void Cycle::mark_roots() {
   const auto for_each_construction = [&](void (Marker::*visit)(const void*)) {
     handshake.for_each_mutator([&](Mutator& m) {
       for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) {
-        if (c->cell != nullptr) (x_marker->*visit)(c->cell);
+        if (c->cell != nullptr) (x_crew.coordinator().*visit)(c->cell);
       }
     });
   };
@@ -119,7 +124,7 @@ void Cycle::mark_roots() {
   for (const Segment& segment : x_segments) mark_through_kernel(segment.begin, segment.end);
   x_heap.roots().for_each([this](void* word) {
     x_globals_bytes += sizeof word;
-    x_marker->mark_word(reinterpret_cast<std::uintptr_t>(word));
+    x_crew.coordinator().mark_word(reinterpret_cast<std::uintptr_t>(word));
   });
 }
 
@@ -136,18 +141,19 @@ void Cycle::mark_mutator(Mutator& mutator) {
   const StackCapture& capture = mutator.capture;
   x_stack_bytes += capture.stack_bytes();
   if (capture.complete()) {
-    for (const std::uintptr_t word : capture) x_marker->mark_word(word);
+    for (const std::uintptr_t word : capture) x_crew.coordinator().mark_word(word);
   } else {
-    x_marker->mark_range(reinterpret_cast<const void*>(round_up(
-                             reinterpret_cast<std::uintptr_t>(capture.top()), sizeof(void*))),
-                         capture.base());
+    x_crew.coordinator().mark_range(
+        reinterpret_cast<const void*>(
+            round_up(reinterpret_cast<std::uintptr_t>(capture.top()), sizeof(void*))),
+        capture.base());
   }
   for (const TlsBlocks::Block& block : mutator.tls) {
     if (block.may_vanish) {
       mark_through_kernel(block.begin, block.end);
     } else {
       x_globals_bytes += static_cast<std::size_t>(block.end - block.begin);
-      x_marker->mark_range(block.begin, block.end);
+      x_crew.coordinator().mark_range(block.begin, block.end);
     }
   }
 }
@@ -160,7 +166,7 @@ void Cycle::mark_through_kernel(const char* begin, const char* end) {
     const std::size_t wanted = std::min(kCopyBytes, static_cast<std::size_t>(end - begin));
     const std::size_t got =
         os::read_maybe_unmapped(x_copy, begin, wanted) / sizeof(void*) * sizeof(void*);
-    x_marker->mark_range(x_copy, x_copy + got);
+    x_crew.coordinator().mark_range(x_copy, x_copy + got);
     begin += got;
     if (got + sizeof(void*) <= wanted) {  // the page after it cannot be read: go on behind it
       begin = reinterpret_cast<const char*>(
@@ -172,23 +178,23 @@ void Cycle::mark_through_kernel(const char* begin, const char* end) {
 }
 
 void Cycle::mark_until_nothing_is_grey() {
-  x_marker->drain();
+  x_crew.finish();
   x_marked_ns = os::now_ns();
 }
 
 void Cycle::start_sweeping() {
   Allocator& allocator = x_heap.allocator();
   x_record.heap_end_bytes = x_record.heap_start_bytes;  // nobody allocated meanwhile
-  x_record.heap_marked_bytes = x_marker->marked_bytes();
+  x_record.heap_marked_bytes = x_crew.marked_bytes();
   x_record.stacks_bytes = x_stack_bytes;
   x_record.globals_bytes = x_globals_bytes;
-  x_numbers.marked_bytes.store(x_marker->marked_bytes(), std::memory_order_relaxed);
-  x_numbers.marked_objects.store(x_marker->marked_objects(), std::memory_order_relaxed);
-  x_numbers.conservative_cells.store(x_marker->conservative_cells(), std::memory_order_relaxed);
+  x_numbers.marked_bytes.store(x_crew.marked_bytes(), std::memory_order_relaxed);
+  x_numbers.marked_objects.store(x_crew.marked_objects(), std::memory_order_relaxed);
+  x_numbers.conservative_cells.store(x_crew.conservative_cells(), std::memory_order_relaxed);
   x_numbers.stack_bytes.store(x_stack_bytes, std::memory_order_relaxed);
   x_numbers.globals_bytes.store(x_globals_bytes, std::memory_order_relaxed);
 
-  allocator.live_bytes.store(static_cast<std::int64_t>(x_marker->marked_bytes()),
+  allocator.live_bytes.store(static_cast<std::int64_t>(x_crew.marked_bytes()),
                              std::memory_order_relaxed);
   // Relaxed: start() publishes it to the mutators.
   allocator.sweep_epoch.fetch_add(1, std::memory_order_relaxed);
@@ -206,7 +212,7 @@ void Cycle::close() {
   const std::uint64_t pause_ns = end_ns - x_begin_ns;
   if (x_record.forced) finish_previous_sweep();
   release_surplus();
-  x_pool.trim();
+  x_crew.close();
 
   const auto add = [](std::atomic<std::uint64_t>& to, std::uint64_t n) {
     to.fetch_add(n, std::memory_order_relaxed);
@@ -305,13 +311,16 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
           ticket = started;  // somebody else's cycle sees to it, or has done so
         } else {
           if (why == Reason::kForced) self.x_force_next = true;
-          self.x_requested = ticket;
-          if (!self.start_thread()) {
+          if (why == Reason::kForced || !self.start_thread()) {
             self.x_lock.unlock();
-            self.run_until(ticket);
+            {
+              const HostKeptOut host_kept_out;
+              self.run_until(ticket);
+            }
             if (was_running) handshake.leave_blocked(m);
             return;
           }
+          self.x_requested = ticket;
           self.wake_thread();
         }
         self.x_lock.unlock();
@@ -329,31 +338,16 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
 // Starts the collector's thread if there is none. False when the system refuses. x_lock is held.
 bool Cycle::start_thread() {
   if (x_has_thread) return true;
-  pthread_attr_t attributes;
-  if (pthread_attr_init(&attributes) != 0) return false;
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  // The host's signals are none of its business.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  const int result = pthread_create(
-      &thread, &attributes,
-      [](void* self) -> void* {
-        static_cast<Cycle*>(self)->serve();
-        return nullptr;
-      },
-      this);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_attr_destroy(&attributes);
-  x_has_thread = result == 0;
-  return x_has_thread;
+  const auto thread = start_library_thread(
+      "tricolor gc", [](void* self) { static_cast<Cycle*>(self)->serve(); }, this);
+  if (!thread) return false;
+  pthread_detach(*thread);
+  x_has_thread = true;
+  return true;
 }
 
 // The collector's thread.
 void Cycle::serve() {
-  pthread_setname_np(pthread_self(), "tricolor gc");
   for (;;) {
     // Acquire: what was asked for. Pairs with wake_thread (release). Read first, so that no wake is missed.
     const std::uint32_t wakes = x_wakes.load(std::memory_order_acquire);
@@ -397,11 +391,29 @@ void Cycle::run_until(std::uint32_t ticket) {
   }
 }
 
-void Cycle::shut_down() {
-  const Guard guard(x_lock);
-  if (!x_has_thread) return;
-  x_end_thread = true;
-  wake_thread();
+void Cycle::shut_down(Mutator& mutator) {
+  struct Request {
+    Cycle& cycle;
+    Mutator& mutator;
+  } request{*this, mutator};
+  // As blocked: it waits for a cycle that runs, and for threads.
+  with_spilled_registers(
+      [](void* top, void* argument) {
+        auto& [self, m] = *static_cast<Request*>(argument);
+        Handshake& handshake = self.x_heap.handshake();
+        handshake.enter_blocked(m, top);
+        {
+          const Guard no_cycle(self.x_run);
+          self.x_crew.end_helpers();
+        }
+        {
+          const Guard guard(self.x_lock);
+          self.x_end_thread = self.x_has_thread;
+          if (self.x_has_thread) self.wake_thread();
+        }
+        handshake.leave_blocked(m);
+      },
+      &request);
 }
 
 void Cycle::add_to(statistics& out) const {

@@ -1,6 +1,6 @@
 // One collection, as a list of verbs (run()), and who asks for it.
 //
-// A cycle in this version, on the collector's own thread:
+// A cycle in this version, on the thread of a forced one's caller, else on the collector's own:
 //
 //   finish_previous_sweep   allocation bits of this cycle are the mark bits of the last [phase.sweep-ends-first]
 //   open                    numbers at the start
@@ -15,7 +15,9 @@
 // that finds the heap at its goal waits for the cycle that is running, or asks for one, so that ten threads that find it
 // make one cycle. While waiting they are blocked, not running, so the stop costs them nothing.
 //
-// The collector's thread starts with the first cycle. When the system refuses it, the thread that asks runs the cycle.
+// A forced cycle runs on the thread that asks (the first of them), with the host kept out (library_thread.h): its CPU would
+// be idle otherwise. The collector's thread starts with the first cycle that is due; when the system refuses it, the thread
+// that asks runs that cycle too.
 #pragma once
 
 #include <atomic>
@@ -24,8 +26,7 @@
 #include <tricolor/stats.h>
 
 #include "alloc/base/lock.h"
-#include "barrier/mark_queue.h"
-#include "gc/marker.h"
+#include "gc/mark_crew.h"
 #include "gc/mutator.h"
 #include "gc/phase.h"
 #include "gc/stats.h"
@@ -52,8 +53,8 @@ class Cycle {
     collect_when_due(mutator);
   }
 
-  // Ends the collector's thread once it is idle; the next cycle starts it again.
-  void shut_down();
+  // Ends the collector's thread once it is idle, and the markers' threads; the next cycle starts them again.
+  void shut_down(Mutator& mutator);
 
   // Recomputes the goal after a change of the settings.
   void reset_goal();
@@ -72,6 +73,7 @@ class Cycle {
   void serve();
   void wake_thread();
   void run_until(std::uint32_t ticket);
+  std::size_t markers_wanted() const;
 
   void run(bool forced);
   void finish_previous_sweep();
@@ -88,11 +90,10 @@ class Cycle {
   bool is_under_construction(const void* cell);
 
   Heap& x_heap;
-  PacketPool x_pool;
   SegmentList x_segments;
   Sweeper x_sweeper;
   PhaseMachine x_phase;
-  Marker* x_marker = nullptr;
+  MarkCrew x_crew;
   static constexpr std::size_t kCopyBytes = 64 << 10;
   char* x_copy = nullptr;  // what the kernel has read for mark_through_kernel
 

@@ -67,6 +67,7 @@ bool Heap::create(const options& wanted) {
   x_settings.gcstoptheworld = o.gcstoptheworld;
   x_settings.stress = o.stress;
   x_settings.tinybuffers = o.tinybuffers;
+  x_settings.workers = o.workers;
   x_allocator.clobber_free = o.clobberfree != 0;
   if (o.stress != 0) x_allocator.most_cells_a_claim = static_cast<std::uint32_t>(o.stress);
   if (o.hard_limit_bytes != no_limit)
@@ -132,8 +133,11 @@ bool init(const options& wanted) { return Heap::make(wanted); }
 void shutdown() {
   if (Heap::existing() == nullptr) return;
   Mutator& mutator = Heap::mutator();
-  const impl::CriticalSection critical(mutator);
-  mutator.heap.cycle().shut_down();
+  if (mutator.critical_depth.load(std::memory_order_relaxed) != 0 ||
+      mutator.state.load(std::memory_order_relaxed) != impl::MutatorState::running) {
+    impl::usage_error("gc::shutdown() inside gc::critical or gc::blocking_call. Leave that first.");
+  }
+  mutator.heap.cycle().shut_down(mutator);
 }
 
 void collect() {

@@ -25,6 +25,7 @@ struct Settings {
   int gcstoptheworld = 1;
   int stress = 0;
   int tinybuffers = 0;
+  int workers = 0;  // 0: as many as CPUs
 };
 
 class Heap {

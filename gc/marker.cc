@@ -25,8 +25,10 @@ Marker::Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet,
                std::size_t packet_entries)
     : x_allocator(allocator), x_map(allocator.map), x_queue(pool, own_packet, packet_entries) {}
 
-void Marker::begin(ConstructionTest under_construction) {
+void Marker::begin(ConstructionTest under_construction, Markers markers) {
   x_under_construction = under_construction;
+  x_markers = markers;
+  x_postponed = false;
   x_marked_bytes = 0;
   x_marked_objects = 0;
   x_conservative_cells = 0;
@@ -56,7 +58,7 @@ inline void Marker::visit(Candidate candidate) {
 }
 
 inline void Marker::mark_cell(PageRecord* span, std::uint32_t index, std::uintptr_t cell) {
-  if (!shade(span, index, Markers::one)) return;
+  if (!shade(span, index, x_markers)) return;
   ++x_marked_objects;
   const std::uint32_t bytes = detail::kSizeClasses[span->size_class].cell_bytes;
   x_marked_bytes += bytes != 0 ? bytes : PageCount{span->slot_or_pages}.bytes();
@@ -78,26 +80,36 @@ inline void Marker::push(std::uintptr_t address, std::uint32_t kind) {
 // [queue.bounded]: the cell is marked; its span remembers that something in it is grey.
 void Marker::postpone(std::uintptr_t address) {
   find_cell(x_map, address).span->rescan.store(1, std::memory_order_relaxed);
-  x_rescan = true;
+  x_postponed = true;
 }
 
-void Marker::drain() {
+void Marker::finish() {
   do {
-    for (;;) {
-      GreyWork work = 0;
-      while (!x_greys.full() && x_queue.pop(work)) {
-        __builtin_prefetch(reinterpret_cast<const void*>(address_of(work)));
-        x_greys.push(work);
-      }
-      if (!x_greys.empty()) {
-        scan(x_greys.pop());
-      } else if (!x_candidates.empty()) {
-        visit(x_candidates.pop());
-      } else {
-        break;
-      }
+    follow();
+  } while (x_queue.refill_or_end());
+}
+
+void Marker::help() {
+  for (bool worked = false; x_queue.refill_as_helper(worked); worked = true) follow();
+}
+
+// Until nothing is left here, nor shared.
+void Marker::follow() {
+  for (;;) {
+    GreyWork work = 0;
+    while (!x_greys.full() && x_queue.pop(work)) {
+      __builtin_prefetch(reinterpret_cast<const void*>(address_of(work)));
+      x_greys.push(work);
     }
-  } while (rescan());
+    if (!x_greys.empty()) {
+      x_queue.share_if_wanted();
+      scan(x_greys.pop());
+    } else if (!x_candidates.empty()) {
+      visit(x_candidates.pop());
+    } else {
+      return;
+    }
+  }
 }
 
 inline void Marker::scan(GreyWork work) {
@@ -202,7 +214,7 @@ Marker::mark_range(const void* begin, const void* end) {
 void Marker::keep_construction(const void* address) {
   const Cell cell = find_allocated_cell(x_map, reinterpret_cast<std::uintptr_t>(address));
   if (!cell) return;  // its constructor has thrown, and it has been given back
-  if (!shade(cell.span, cell.index, Markers::one)) return;
+  if (!shade(cell.span, cell.index, x_markers)) return;
   ++x_marked_objects;
   x_marked_bytes += cell.bytes();
 }
@@ -212,11 +224,8 @@ void Marker::scan_construction(const void* address) {
   if (cell) mark_range(address, static_cast<const char*>(address) + cell.bytes());
 }
 
-// Scans the marked cells of spans in which a grey cell was not queued. True when there was one: the queue may have work
-// again.
-bool Marker::rescan() {
-  if (!x_rescan) return false;
-  x_rescan = false;
+// Scans the marked cells of spans in which a grey cell was not queued.
+void Marker::rescan() {
   for (Arena* arena = x_allocator.pages.first_arena(); arena != nullptr;
        arena = arena->next.load(std::memory_order_acquire)) {
     for (std::size_t w = 0; w < arena->heads.size(); ++w) {
@@ -238,7 +247,6 @@ bool Marker::rescan() {
       }
     }
   }
-  return true;
 }
 
 }  // namespace tricolor::impl

@@ -5,17 +5,20 @@
 // own lines arrive. Everything else grey waits in the mark queue. No recursion; the rings and a packet are all the memory a
 // marker needs to finish (barrier/mark_queue.h).
 //
-// In this version one marker runs, with the world stopped; it reads slots and sets mark bits as it would beside others.
+// Several markers run side by side, each on a thread of its own, with a queue of its own (gc/mark_crew.h). In this version
+// they run with the world stopped; they read slots and set mark bits as they would beside the program.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include <tricolor/tracer.h>
 
 #include "alloc/allocator.h"
 #include "alloc/cell.h"
+#include "barrier/color.h"
 #include "barrier/mark_queue.h"
 
 namespace tricolor::impl {
@@ -31,8 +34,8 @@ class Marker {
     void* context;
   };
 
-  // Forgets the counts of the last cycle.
-  void begin(ConstructionTest under_construction);
+  // Forgets the counts of the last cycle. `markers`: whether others may mark beside this one.
+  void begin(ConstructionTest under_construction, Markers markers);
 
   // A word that may be anything (stack, register, global): what it refers to must be allocated.
   void mark_word(std::uintptr_t word);
@@ -44,8 +47,16 @@ class Marker {
   void keep_construction(const void* cell);
   void scan_construction(const void* cell);
 
-  // Follows references until nothing is grey anywhere.
-  void drain();
+  // The coordinator: follows references until no marker has any left. What did not fit into queues may still be grey: then a
+  // marker has postponed it.
+  void finish();
+  // By the coordinator, when finish() has returned and a marker has postponed something.
+  void rescan();
+  // Was there a cell that did not fit? Forgets it.
+  bool take_postponed() { return std::exchange(x_postponed, false); }
+
+  // A helper: follows references that others share until its end.
+  void help();
 
   std::uint64_t marked_bytes() const { return x_marked_bytes; }
   std::uint64_t marked_objects() const { return x_marked_objects; }
@@ -88,7 +99,7 @@ class Marker {
   void scan_offsets(const char* part, const detail::WordOffsets& offsets);
   void push(std::uintptr_t address, std::uint32_t kind);
   [[gnu::cold]] void postpone(std::uintptr_t address);
-  bool rescan();
+  void follow();
 
   Allocator& x_allocator;
   ArenaMap& x_map;
@@ -96,7 +107,9 @@ class Marker {
   Ring<Candidate, kCandidates> x_candidates;
   Ring<GreyWork, kGreys> x_greys;
   ConstructionTest x_under_construction = {};
-  bool x_rescan = false;  // some span has `rescan` set
+  Markers x_markers = Markers::one;
+  bool x_postponed =
+      false;  // some span has `rescan` set. The coordinator takes it when nobody works
   std::uint64_t x_marked_bytes = 0;
   std::uint64_t x_marked_objects = 0;
   std::uint64_t x_conservative_cells = 0;

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "alloc/base/sanitizer.h"
 #include "test/alloc/child.h"
 #include "test/support/own_heap.h"
 
@@ -262,4 +263,106 @@ TEST_CASE("markers that share packets see every unit of work once") {
   CHECK(wrong.load() == 0);
   CHECK(std::all_of(seen.begin(), seen.end(), [](const auto& n) { return n.load() == 1; }));
   CHECK(!f.pool.has_shared());
+}
+
+// ------------------------------------------------------------------------------- several markers
+
+namespace {
+
+// A complete binary tree as work: number i leads to 2i + 1 and 2i + 2. Every number must be met once.
+class Tree {
+ public:
+  explicit Tree(std::size_t size) : x_met(size) {}
+
+  void follow(MarkQueue& queue) {
+    GreyWork got = 0;
+    while (queue.pop(got)) {
+      queue.share_if_wanted();
+      const std::size_t number = address_of(got) / 8 - 1;
+      x_met[number].fetch_add(1, std::memory_order_relaxed);
+      for (const std::size_t child : {2 * number + 1, 2 * number + 2}) {
+        if (child < x_met.size() && !queue.push(work(child))) std::abort();
+      }
+    }
+  }
+  void forget() {
+    for (auto& n : x_met) n.store(0, std::memory_order_relaxed);
+  }
+  std::size_t met_once() const {
+    return static_cast<std::size_t>(
+        std::count_if(x_met.begin(), x_met.end(), [](const auto& n) { return n.load() == 1; }));
+  }
+
+ private:
+  std::vector<std::atomic<std::uint8_t>> x_met;
+};
+
+}  // namespace
+
+TEST_CASE("helpers and the coordinator together meet all work exactly once, cycle after cycle") {
+  const std::size_t helpers = GENERATE(0u, 1u, 3u, 7u);
+  const std::size_t entries = GENERATE(std::size_t{40}, kFull);
+  Fixture f;
+  f.pool.set_most_packets(SIZE_MAX);
+  MarkQueue coordinator(f.pool, f.pool.take_empty(), entries);
+  Tree tree(30'000);
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < helpers; ++i) {
+    threads.emplace_back([&, own = f.pool.take_empty()] {
+      MarkQueue queue(f.pool, own, entries);
+      for (bool worked = false; queue.refill_as_helper(worked); worked = true) tree.follow(queue);
+    });
+  }
+  const int cycles = kThreadSanitizer ? 10 : 100;
+  for (int cycle = 0; cycle < cycles; ++cycle) {
+    f.pool.begin(cycle % 10 != 9);  // now and then without help
+    if (!coordinator.push(work(0))) std::abort();
+    do {
+      tree.follow(coordinator);
+    } while (coordinator.refill_or_end());
+    const std::size_t met = tree.met_once();
+    if (met != 30'000) FAIL(met << " in cycle " << cycle);
+    tree.forget();
+    f.pool.trim();
+  }
+  f.pool.end_helpers();
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_CASE("marking ends without waiting for helpers that never came") {
+  Fixture f;
+  MarkQueue queue(f.pool, f.pool.take_empty());
+  for (int cycle = 0; cycle < 3; ++cycle) {
+    f.pool.begin(true);
+    CHECK(queue.push(work(1)));
+    GreyWork got = 0;
+    CHECK(queue.pop(got));
+    CHECK(!queue.refill_or_end());
+  }
+}
+
+TEST_CASE("half of a packet is shared when somebody waits, and nothing when nobody does") {
+  Fixture f;
+  MarkQueue mine(f.pool, f.pool.take_empty());
+  f.pool.begin(true);
+  for (std::size_t i = 0; i < 100; ++i) CHECK(mine.push(work(i)));
+  mine.share_if_wanted();
+  CHECK(!f.pool.has_shared());
+  std::atomic<std::size_t> got{0};
+  std::thread helper([&, own = f.pool.take_empty()] {
+    MarkQueue theirs(f.pool, own);
+    for (bool worked = false; theirs.refill_as_helper(worked); worked = true) {
+      for (GreyWork one = 0; theirs.pop(one);) ++got;
+    }
+  });
+  while (!f.pool.is_wanted()) std::this_thread::yield();
+  mine.share_if_wanted();
+  std::size_t left = 0;
+  do {
+    for (GreyWork one = 0; mine.pop(one);) ++left;
+  } while (mine.refill_or_end());
+  CHECK(got + left == 100);
+  CHECK((left == 50 || left == 100));  // 100 when we were quicker than the helper
+  f.pool.end_helpers();
+  helper.join();
 }

@@ -5,6 +5,8 @@
 
 #include <array>
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <random>
 #include <vector>
 
 #include "test/gc/support.h"
@@ -200,4 +202,91 @@ TEST_CASE("addresses behind the last cell of a span and of free pages mark nothi
     for (auto& word : words) word = nullptr;
   };
   look();
+}
+
+// ----------------------------------------------------------------------------- several markers
+
+namespace {
+
+struct Knot {
+  std::array<gc::ptr<Knot>, 3> to;
+  gc::array<gc::ptr<Knot>> more;
+  std::uint64_t number = 0;
+};
+
+}  // namespace
+
+// A graph with everything that markers race for: cells with many references to them, long chains, wide arrays.
+TEST_CASE("child marks a random graph again and again", "[.child]") {
+  constexpr std::uint64_t kKnots = 60'000;
+  std::mt19937_64 random(7);
+  gc::root<Knot> first;
+  on_thread([&] {
+    std::vector<gc::root<Knot>> some;
+    const auto all = gc::make_array<gc::ptr<Knot>>(kKnots);
+    for (std::uint64_t i = 0; i < kKnots; ++i) {
+      Knot* const knot = gc::make<Knot>();
+      knot->number = i;
+      all[i] = knot;
+      if (i > 0) all[i - 1]->to[0] = knot;  // a chain through all of them
+      for (std::size_t k = 1; k < 3; ++k) knot->to[k] = all[random() % (i + 1)];
+      if (i % 5'000 == 0) {
+        knot->more = gc::make_array<gc::ptr<Knot>>(40'000);
+        for (auto& slot : knot->more) slot = all[random() % (i + 1)];
+      }
+    }
+    first = all[0];
+  });
+  for (int cycle = 0; cycle < 20; ++cycle) {
+    collect();
+    const std::uint64_t marked = gc::stats().marked_objects_count;
+    INFO(marked);
+    CHECK(marked >= kKnots + kKnots / 5'000);
+    CHECK(marked < kKnots + kKnots / 5'000 + 20);
+    for (int i = 0; i < 1'000; ++i) gc::make<Knot>()->number = 0;  // takes what was lost
+  }
+  std::uint64_t expected = 0;
+  for (const Knot* knot = first; knot != nullptr; knot = knot->to[0]) {
+    if (knot->number != expected++) FAIL(expected);
+  }
+  CHECK(expected == kKnots);
+}
+
+TEST_CASE("several markers find what one finds, also with queues that are always full",
+          "[process]") {
+  const std::string knobs = GENERATE("workers=1", "workers=2", "workers=4", "workers=16",
+                                     "workers=1,tinybuffers=1", "workers=3,tinybuffers=1");
+  const ProgramEnd end =
+      run_program("child marks a random graph again and again", {{"TRICOLOR_DEBUG", knobs}});
+  INFO(knobs << ": " << end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child ends its threads", "[.child]") {
+  const auto threads = [] {
+    std::size_t count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
+      (void)entry;
+      ++count;
+    }
+    return count;
+  };
+  CHECK(threads() == 1);
+  gc::root<Node> list;
+  for (std::uint64_t i = 0; i < 500'000; ++i) list = make_node(i, list);
+  for (int i = 0; i < 20; ++i) {
+    gc::collect();
+    CHECK(threads() >= 4);  // the helpers
+    gc::shutdown();
+    // The collector's own thread, if a cycle was due, ends by itself.
+    for (int wait = 0; wait < 10'000 && threads() > 1; ++wait) usleep(1'000);
+    CHECK(threads() == 1);
+  }
+}
+
+TEST_CASE("shutdown ends the threads that mark, and the next cycle starts them again",
+          "[process]") {
+  const ProgramEnd end = run_program("child ends its threads", {{"TRICOLOR_DEBUG", "workers=4"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
 }

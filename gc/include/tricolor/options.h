@@ -37,6 +37,7 @@ struct options {
   int clobberfree = 0;
   int stress = 0;
   int tinybuffers = 0;
+  int workers = 0;
   int signal = 0;
   int stopwarn_ms = 1000;
 };
@@ -128,6 +129,8 @@ inline constexpr std::array kKnobs = {
     Knob{"tinybuffers", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::tinybuffers, 0,
          1, 0,
          "Make every buffer and packet as small as it can be, so that full ones are met often."},
+    Knob{"workers", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::workers, 0, 64, 0,
+         "Threads that mark together; 0 takes as many as the process may use CPUs."},
     Knob{"signal", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::signal, 0, 64, 0,
          "Number of the signal that stops threads; 0 lets the library choose."},
     Knob{"stopwarn", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::stopwarn_ms, 1,

@@ -1,0 +1,48 @@
+#include "gc/library_thread.h"
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+namespace tricolor::impl {
+
+HostKeptOut::HostKeptOut() {
+  sigset_t all;
+  sigfillset(&all);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS})
+    sigdelset(&all, fault);
+  pthread_sigmask(SIG_BLOCK, &all, &x_before);
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &x_cancel_before);
+}
+
+HostKeptOut::~HostKeptOut() {
+  pthread_setcancelstate(x_cancel_before, nullptr);
+  pthread_sigmask(SIG_SETMASK, &x_before, nullptr);
+}
+
+std::optional<pthread_t> start_library_thread(const char* name, void (*body)(void*),
+                                              void* argument) {
+  struct Start {
+    const char* name;
+    void (*body)(void*);
+    void* argument;
+  };
+  std::unique_ptr<Start> start(new (std::nothrow) Start{name, body, argument});
+  if (start == nullptr) return std::nullopt;
+  const HostKeptOut inherited;  // the thread begins with this mask
+  pthread_t thread;
+  const int result = pthread_create(
+      &thread, nullptr,
+      [](void* data) -> void* {
+        const std::unique_ptr<Start> mine(static_cast<Start*>(data));
+        pthread_setname_np(pthread_self(), mine->name);
+        mine->body(mine->argument);
+        return nullptr;
+      },
+      start.get());
+  if (result != 0) return std::nullopt;
+  start.release();
+  return thread;
+}
+
+}  // namespace tricolor::impl

@@ -1,0 +1,31 @@
+// Threads of the library's own, and what keeps the host out of them.
+#pragma once
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <optional>
+
+namespace tricolor::impl {
+
+// While it lives, no signal handler of the host runs on this thread, and it is not cancelled: for a thread that runs a cycle.
+// A handler could wait for a lock that a stopped thread holds. Signals that say that this very thread has crashed come
+// through.
+class HostKeptOut {
+ public:
+  HostKeptOut();
+  HostKeptOut(const HostKeptOut&) = delete;
+  HostKeptOut& operator=(const HostKeptOut&) = delete;
+  ~HostKeptOut();
+
+ private:
+  sigset_t x_before;
+  int x_cancel_before = 0;
+};
+
+// Runs body(argument) on a thread of that name (at most 15 characters), with the host kept out. Nothing when the system
+// refuses. The caller joins or detaches it. Not while a thread is stopped: it allocates from malloc.
+std::optional<pthread_t> start_library_thread(const char* name, void (*body)(void*),
+                                              void* argument);
+
+}  // namespace tricolor::impl
