@@ -32,6 +32,7 @@ struct Allocator {
   std::atomic<std::uint64_t> allocated_bytes{0};
   std::atomic<std::uint64_t> freed_bytes{0};
   std::atomic<std::uint64_t> span_count{0};
+  std::atomic<std::uint64_t> small_cell_pages{0};  // that have SmallCellBits
 
   // Debug aids, set before the first allocation.
   bool clobber_free = false;                    // free cells are filled with 0xdeadbeef

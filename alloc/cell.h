@@ -21,10 +21,11 @@ inline constexpr std::uint32_t kClassOf24 = 3;  // classes 1..3 keep bits out of
 inline BitWord* mark_words(PageRecord* span) {
   return span->size_class == kClassOf8 ? small_cell_bits(span)->more.data() : span->gc_bits;
 }
+inline bool has_small_cells(const PageRecord* span) {
+  return span->size_class - kClassOf8 <= kClassOf24 - kClassOf8;
+}
 inline BitWord* alloc_words(PageRecord* span) {
-  return span->size_class - kClassOf8 <= kClassOf24 - kClassOf8
-             ? small_cell_bits(span)->alloc.data()
-             : span->alloc_bits;
+  return has_small_cells(span) ? small_cell_bits(span)->alloc.data() : span->alloc_bits;
 }
 inline std::uint32_t bit_words(const PageRecord* span) { return (span->cells + 63u) / 64u; }
 

@@ -567,6 +567,7 @@ std::size_t PageHeap::attach(Slice slice, bool discarded) {
   const std::size_t dirty = count_set(slice.arena->dirty, slice.begin, slice.end);
   if (discarded) {
     clear_range(slice.arena->dirty, slice.begin, slice.end);
+    add(x_released_pages, dirty);
   } else {
     add(x_ready_pages, dirty);
   }
@@ -600,6 +601,10 @@ std::size_t PageHeap::ready_bytes() const {
 
 std::size_t PageHeap::reserved_bytes() const {
   return PageCount{x_reserved_pages.load(std::memory_order_relaxed)}.bytes();
+}
+
+std::size_t PageHeap::released_bytes() const {
+  return PageCount{x_released_pages.load(std::memory_order_relaxed)}.bytes();
 }
 
 std::size_t PageHeap::metadata_bytes() const {

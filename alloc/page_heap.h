@@ -83,6 +83,7 @@ class PageHeap {
   std::size_t in_use_bytes() const;
   std::size_t ready_bytes() const;     // in use + free with memory behind it
   std::size_t reserved_bytes() const;  // address space of all arenas
+  std::size_t released_bytes() const;  // ever given back to the system
   // Headers, and records up to the highest page ever used in each arena: an estimate of what has
   // been touched. Bits of small cells come on top.
   std::size_t metadata_bytes() const;
@@ -160,6 +161,7 @@ class PageHeap {
   // Written under x_lock, read by anyone: plain counters and bounds, all relaxed.
   std::atomic<std::size_t> x_in_use_pages{0};
   std::atomic<std::size_t> x_ready_pages{0};
+  std::atomic<std::size_t> x_released_pages{0};
   std::atomic<std::size_t> x_record_pages{0};  // sum of the arenas' high water
   std::atomic<std::size_t> x_reserved_pages{0};
   std::atomic<std::size_t> x_limit_pages{SIZE_MAX};

@@ -52,6 +52,8 @@ PageRecord* publish_span(Allocator& allocator, Kind& kind, PageId first, PageCou
   span->state.store(state, std::memory_order_release);
   set_head_bit(span, true);
   allocator.span_count.fetch_add(1, std::memory_order_relaxed);
+  if (has_small_cells(span))
+    allocator.small_cell_pages.fetch_add(pages.value, std::memory_order_relaxed);
   return span;
 }
 
@@ -66,6 +68,8 @@ void free_span(Allocator& allocator, PageRecord* span) {
   span->state.store(PageState::free, std::memory_order_release);
   set_interior(allocator, first, pages, PageState::free);
   allocator.span_count.fetch_sub(1, std::memory_order_relaxed);
+  if (has_small_cells(span))
+    allocator.small_cell_pages.fetch_sub(pages.value, std::memory_order_relaxed);
   allocator.pages.give_back(first, pages);
 }
 

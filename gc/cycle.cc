@@ -11,7 +11,6 @@
 #include "gc/heap.h"
 #include "gc/library_thread.h"
 #include "gc/pacer.h"
-#include "roots/registers.h"
 
 namespace tricolor::impl {
 
@@ -37,6 +36,7 @@ bool Cycle::create() {
       !x_crew.create(x_heap.settings().tinybuffers != 0 ? 4 : WorkPacket::kEntries)) {
     return false;
   }
+  x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);
   reset_goal();
   return true;
 }
@@ -222,6 +222,9 @@ void Cycle::close() {
   };
   add(x_numbers.cycles, 1);
   if (x_record.forced) add(x_numbers.forced, 1);
+  x_last_end_ns.store(end_ns, std::memory_order_relaxed);
+  x_numbers.pauses.count(pause_ns);
+  x_numbers.stops.count(x_numbers.stop_ns_last.load(std::memory_order_relaxed));
   x_numbers.pause_ns_last.store(pause_ns, std::memory_order_relaxed);
   add(x_numbers.pause_ns_total, pause_ns);
   raise(x_numbers.pause_ns_max, pause_ns);
@@ -291,48 +294,37 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
 }
 
 void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
-  struct Request {
-    Cycle& cycle;
-    Mutator& mutator;
-    Reason reason;
-  } request{*this, mutator, reason};
-  with_spilled_registers(
-      [](void* top, void* argument) {
-        auto& [self, m, why] = *static_cast<Request*>(argument);
-        Handshake& handshake = self.x_heap.handshake();
-        // gc::collect() inside blocking_call: it stays blocked afterwards.
-        const bool was_running = m.state.load(std::memory_order_relaxed) == MutatorState::running;
-        if (was_running) handshake.enter_blocked(m, top);
-        self.x_lock.lock();
-        const std::uint32_t started = self.x_started.load(std::memory_order_relaxed);
-        const bool runs = self.x_completed.load(std::memory_order_acquire) != started;
-        std::uint32_t ticket = started + 1;
-        if (why == Reason::kGoal && (runs || !self.due())) {
-          ticket = started;  // somebody else's cycle sees to it, or has done so
-        } else {
-          if (why == Reason::kForced) self.x_force_next = true;
-          if (why == Reason::kForced || !self.start_thread()) {
-            self.x_lock.unlock();
-            {
-              const HostKeptOut host_kept_out;
-              self.run_until(ticket);
-            }
-            if (was_running) handshake.leave_blocked(m);
-            return;
-          }
-          self.x_requested = ticket;
-          self.wake_thread();
-        }
-        self.x_lock.unlock();
-        for (;;) {
-          // Acquire: the cycle's work. Pairs with run_next (release).
-          const std::uint32_t completed = self.x_completed.load(std::memory_order_acquire);
-          if (reached(completed, ticket)) break;
-          os::futex_wait(self.x_completed, completed);
-        }
-        if (was_running) handshake.leave_blocked(m);
-      },
-      &request);
+  x_heap.handshake().while_blocked(mutator, [&] {
+    const Request request = ask_for(reason);
+    if (request.is_mine) {
+      const HostKeptOut host_kept_out;
+      run_until(request.ticket);
+      return;
+    }
+    for (;;) {
+      // Acquire: the cycle's work. Pairs with run_until (release).
+      const std::uint32_t completed = x_completed.load(std::memory_order_acquire);
+      if (reached(completed, request.ticket)) break;
+      os::futex_wait(x_completed, completed);
+    }
+  });
+}
+
+// Asks for a cycle, unless one that runs will do.
+Cycle::Request Cycle::ask_for(Reason reason) {
+  const Guard guard(x_lock);
+  const std::uint32_t started = x_started.load(std::memory_order_relaxed);
+  const bool runs = x_completed.load(std::memory_order_acquire) != started;
+  if (reason == Reason::kGoal && (runs || !due())) {
+    return {started, false};  // somebody else's cycle sees to it, or has done so
+  }
+  const std::uint32_t ticket = started + 1;
+  const bool has_thread = start_thread();
+  if (reason == Reason::kForced) x_force_next = true;
+  if (reason == Reason::kForced || !has_thread) return {ticket, true};
+  x_requested = ticket;
+  wake_thread();
+  return {ticket, false};
 }
 
 // Starts the collector's thread if there is none. False when the system refuses. x_lock is held.
@@ -359,14 +351,46 @@ void Cycle::serve() {
         x_has_thread = false;
         return;
       }
+      if (timer_due_in_ns() == 0 && reached(x_completed.load(std::memory_order_relaxed),
+                                            x_started.load(std::memory_order_relaxed))) {
+        x_requested = x_started.load(std::memory_order_relaxed) + 1;
+      }
       requested = x_requested;
     }
-    if (reached(x_completed.load(std::memory_order_relaxed), requested)) {
-      os::futex_wait(x_wakes, wakes);
-    } else {
+    if (!reached(x_completed.load(std::memory_order_relaxed), requested)) {
       run_until(requested);  // and look again: the end may have been asked for meanwhile
+    } else if (!sweep_in_background()) {
+      // At least a moment: somebody else's cycle may be running, after which the timer starts again.
+      os::futex_wait(x_wakes, wakes, std::max<std::uint64_t>(timer_due_in_ns(), 1'000'000));
     }
   }
+}
+
+// Nanoseconds until a cycle is due because there has been none for so long; UINT64_MAX when GOGC is off.
+std::uint64_t Cycle::timer_due_in_ns() const {
+  const Settings& settings = x_heap.settings();
+  if (settings.percent.load(std::memory_order_relaxed) < 0) return UINT64_MAX;
+  const std::uint64_t at = x_last_end_ns.load(std::memory_order_relaxed) + settings.period_ns;
+  const std::uint64_t now = os::now_ns();
+  return at > now ? at - now : 0;
+}
+
+// Some of what is left to sweep. False when there is nothing; what it has freed beyond the goal has then gone back to the
+// system.
+bool Cycle::sweep_in_background() {
+  constexpr std::size_t kSpansAtOnce = 64;
+  if (!x_sweeper.done()) {
+    x_sweeper.sweep_for(PageCount{SIZE_MAX}, kSpansAtOnce);
+    return true;
+  }
+  if (x_phase.now() == Phase::kSweep) {
+    const Guard no_cycle(x_run);
+    if (x_sweeper.done()) {
+      finish_previous_sweep();
+      release_surplus();
+    }
+  }
+  return false;
 }
 
 void Cycle::wake_thread() {
@@ -392,28 +416,15 @@ void Cycle::run_until(std::uint32_t ticket) {
 }
 
 void Cycle::shut_down(Mutator& mutator) {
-  struct Request {
-    Cycle& cycle;
-    Mutator& mutator;
-  } request{*this, mutator};
-  // As blocked: it waits for a cycle that runs, and for threads.
-  with_spilled_registers(
-      [](void* top, void* argument) {
-        auto& [self, m] = *static_cast<Request*>(argument);
-        Handshake& handshake = self.x_heap.handshake();
-        handshake.enter_blocked(m, top);
-        {
-          const Guard no_cycle(self.x_run);
-          self.x_crew.end_helpers();
-        }
-        {
-          const Guard guard(self.x_lock);
-          self.x_end_thread = self.x_has_thread;
-          if (self.x_has_thread) self.wake_thread();
-        }
-        handshake.leave_blocked(m);
-      },
-      &request);
+  x_heap.handshake().while_blocked(mutator, [this] {
+    {
+      const Guard no_cycle(x_run);
+      x_crew.end_helpers();
+    }
+    const Guard guard(x_lock);
+    x_end_thread = x_has_thread;
+    if (x_has_thread) wake_thread();
+  });
 }
 
 void Cycle::add_to(statistics& out) const {
@@ -436,6 +447,8 @@ void Cycle::add_to(statistics& out) const {
   out.mark_ns_last = read(x_numbers.mark_ns_last);
   out.mark_ns_total = read(x_numbers.mark_ns_total);
   out.gc_cpu_ns_total = read(x_numbers.cpu_ns_total);
+  x_numbers.pauses.read(out.pauses);
+  x_numbers.stops.read(out.stops);
 }
 
 }  // namespace tricolor::impl

@@ -16,8 +16,9 @@
 // make one cycle. While waiting they are blocked, not running, so the stop costs them nothing.
 //
 // A forced cycle runs on the thread that asks (the first of them), with the host kept out (library_thread.h): its CPU would
-// be idle otherwise. The collector's thread starts with the first cycle that is due; when the system refuses it, the thread
-// that asks runs that cycle too.
+// be idle otherwise. The collector's own thread starts with the first cycle. It runs the cycles that are due, sweeps what is
+// left when nothing is asked for, and runs a cycle when there has been none for two minutes (Go's runtime/proc.go,
+// forcegcperiod). When the system refuses it, the thread that asks runs every cycle.
 #pragma once
 
 #include <atomic>
@@ -66,12 +67,20 @@ class Cycle {
  private:
   enum class Reason : std::uint8_t { kGoal, kForced };
 
+  struct Request {
+    std::uint32_t ticket;
+    bool is_mine;  // the one that asked runs the cycle
+  };
+
   bool due() const;
   void collect_when_due(Mutator& mutator);
   void request_and_wait(Mutator& mutator, Reason reason);
+  Request ask_for(Reason reason);
   bool start_thread();
   void serve();
   void wake_thread();
+  std::uint64_t timer_due_in_ns() const;
+  bool sweep_in_background();
   void run_until(std::uint32_t ticket);
   std::size_t markers_wanted() const;
 
@@ -110,6 +119,9 @@ class Cycle {
   std::atomic<std::uint32_t> x_completed{
       0};  // written by the collector; waited for by those who asked
 
+  // os::now_ns() at the end of the last cycle: for the timer. Written by who runs a cycle.
+  std::atomic<std::uint64_t> x_last_end_ns{0};
+
   // When the next cycle is due. Written by the collector, read by every slow allocation.
   std::atomic<std::uint64_t> x_goal_bytes;
 
@@ -127,6 +139,7 @@ class Cycle {
         conservative_cells{0}, stack_bytes{0}, globals_bytes{0}, pause_ns_last{0}, pause_ns_max{0},
         pause_ns_total{0}, stop_ns_last{0}, stop_ns_max{0}, mark_ns_last{0}, mark_ns_total{0},
         cpu_ns_total{0};
+    Histogram pauses, stops;
   } x_numbers;
 };
 

@@ -44,6 +44,7 @@
 
 #include "alloc/base/lock.h"
 #include "gc/mutator.h"
+#include "roots/registers.h"
 
 namespace tricolor::impl {
 
@@ -80,6 +81,26 @@ class Handshake {
   void park(Mutator& mutator);
   void enter_blocked(Mutator& mutator, void* top);
   void leave_blocked(Mutator& mutator);
+
+  // Runs fn(), which touches no managed memory and does not throw, while this thread need not be stopped: for the library's
+  // own waits. A thread that is blocked already (inside blocking_call) stays so.
+  template <class Fn>
+  void while_blocked(Mutator& mutator, Fn fn) {
+    struct Call {
+      Handshake& handshake;
+      Mutator& mutator;
+      Fn& fn;
+    } call{*this, mutator, fn};
+    with_spilled_registers(
+        [](void* top, void* argument) {
+          auto& [self, m, run] = *static_cast<Call*>(argument);
+          const bool was_running = m.state.load(std::memory_order_relaxed) == MutatorState::running;
+          if (was_running) self.enter_blocked(m, top);
+          run();
+          if (was_running) self.leave_blocked(m);
+        },
+        &call);
+  }
 
  private:
   static void on_signal(int signal, siginfo_t* info, void* context);

@@ -68,6 +68,7 @@ bool Heap::create(const options& wanted) {
   x_settings.stress = o.stress;
   x_settings.tinybuffers = o.tinybuffers;
   x_settings.workers = o.workers;
+  x_settings.period_ns = static_cast<std::uint64_t>(o.period_ms) * 1'000'000;
   x_allocator.clobber_free = o.clobberfree != 0;
   if (o.stress != 0) x_allocator.most_cells_a_claim = static_cast<std::uint32_t>(o.stress);
   if (o.hard_limit_bytes != no_limit)
@@ -111,9 +112,16 @@ statistics Heap::stats() const {
   out.freed_bytes_total = freed;
   const std::uint64_t ready = pages.ready_bytes();
   const std::uint64_t in_use = pages.in_use_bytes();
-  out.heap_mapped_bytes = ready;
+  out.heap_unused_bytes = in_use > out.heap_live_bytes ? in_use - out.heap_live_bytes : 0;
   out.heap_free_bytes = ready > in_use ? ready - in_use : 0;
-  out.metadata_bytes = x_allocator.metadata.mapped_bytes() + pages.metadata_bytes();
+  out.heap_mapped_bytes = out.heap_live_bytes + out.heap_unused_bytes + out.heap_free_bytes;
+  out.page_record_bytes =
+      pages.metadata_bytes() +
+      x_allocator.small_cell_pages.load(std::memory_order_relaxed) * sizeof(SmallCellBits);
+  out.structure_bytes = x_allocator.metadata.mapped_bytes();
+  out.metadata_bytes = out.page_record_bytes + out.structure_bytes;
+  out.mapped_bytes = out.heap_mapped_bytes + out.metadata_bytes;
+  out.released_bytes_total = pages.released_bytes();
   out.reserved_bytes = pages.reserved_bytes();
   out.spans_count = x_allocator.span_count.load(std::memory_order_relaxed);
   out.types_count = x_allocator.kinds.count() - kFirstTypedKind;
@@ -148,6 +156,13 @@ void collect() {
         "section first.");
   }
   mutator.heap.cycle().collect(mutator);
+}
+
+void release_memory() {
+  collect();
+  Mutator& mutator = Heap::mutator();
+  mutator.heap.handshake().while_blocked(
+      mutator, [&] { mutator.heap.allocator().pages.release(impl::PageCount{SIZE_MAX}); });
 }
 
 statistics stats() {

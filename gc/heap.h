@@ -26,6 +26,7 @@ struct Settings {
   int stress = 0;
   int tinybuffers = 0;
   int workers = 0;  // 0: as many as CPUs
+  std::uint64_t period_ns = 0;
 };
 
 class Heap {

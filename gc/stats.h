@@ -5,8 +5,12 @@
 // may be printed with the world stopped.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+
+#include <tricolor/stats.h>
 
 #include "alloc/base/log.h"
 
@@ -38,6 +42,21 @@ struct CycleRecord {
 
   std::uint32_t processors_count = 0;
   bool forced = false;  // somebody asked for it
+};
+
+// A histogram that one thread at a time counts into while others read.
+class Histogram {
+ public:
+  void count(std::uint64_t ns) {
+    x_counts[histogram::bucket_of(ns)].fetch_add(1, std::memory_order_relaxed);
+  }
+  void read(histogram& out) const {
+    for (std::size_t i = 0; i < x_counts.size(); ++i)
+      out.counts[i] = x_counts[i].load(std::memory_order_relaxed);
+  }
+
+ private:
+  std::array<std::atomic<std::uint64_t>, histogram::buckets> x_counts = {};  // relaxed: numbers
 };
 
 // Holds every trace line: 18 numbers of at most 21 characters and fewer than 100 bytes of words.

@@ -250,3 +250,62 @@ TEST_CASE("a collection right after shutdown is not lost") {
     CHECK(gc::stats().cycles_forced > cycles);
   }
 }
+
+// ---------------------------------------------------------------------------- what runs by itself
+
+TEST_CASE("child idles after a cycle that was due", "[.child]") {
+  constexpr std::uint64_t kMiB = 1 << 20;
+  static gc::ptr<Node> kept;
+  on_thread([] {
+    // 32 bytes each; what is dropped stands between what is kept, and in spans of its own.
+    for (std::uint64_t i = 0; i < 400'000; ++i) {
+      Node* const node = make_node(i);
+      if (i % 1'000 == 0) kept = make_node(i, kept);
+      if (i > 395'000) node->next = kept;
+    }
+    const std::uint64_t cycles = gc::stats().cycles_total;
+    while (gc::stats().cycles_total == cycles) gc::make_array<char>(100'000);
+  });
+  CHECK(gc::stats().cycles_forced == 0);
+  // Nobody allocates or collects any more.
+  auto now = gc::stats();
+  for (int wait = 0; wait < 2'000 && now.heap_live_bytes > now.heap_marked_bytes + kMiB; ++wait) {
+    usleep(5'000);
+    now = gc::stats();
+  }
+  INFO("live " << now.heap_live_bytes << " marked " << now.heap_marked_bytes);
+  CHECK(now.heap_live_bytes <= now.heap_marked_bytes + kMiB);
+  for (int wait = 0; wait < 2'000 && now.heap_mapped_bytes > now.heap_goal_bytes * 5 / 4; ++wait) {
+    usleep(5'000);
+    now = gc::stats();
+  }
+  CHECK(now.heap_mapped_bytes <= now.heap_goal_bytes * 5 / 4);
+}
+
+TEST_CASE("what a cycle has left is swept in the background, and memory follows the heap down",
+          "[process]") {
+  const ProgramEnd end = run_program("child idles after a cycle that was due");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child waits for the timer", "[.child]") {
+  make_node(1);
+  gc::collect();
+  for (int wait = 0; wait < 10'000 && gc::stats().cycles_total < 5; ++wait) usleep(1'000);
+  CHECK(gc::stats().cycles_total >= 5);
+  CHECK(gc::stats().cycles_forced == 1);
+  gc::set_percent(-1);
+  usleep(50'000);  // one may be under way
+  const std::uint64_t cycles = gc::stats().cycles_total;
+  usleep(200'000);
+  CHECK(gc::stats().cycles_total == cycles);
+}
+
+TEST_CASE("a cycle runs by itself when there has been none for a period, unless GOGC is off",
+          "[process]") {
+  const ProgramEnd end =
+      run_program("child waits for the timer", {{"TRICOLOR_DEBUG", "period=20"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}

@@ -21,12 +21,6 @@ namespace {
 
 constexpr std::uint64_t kMiB = 1 << 20;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kShadowMemory = true;
-#else
-constexpr bool kShadowMemory = false;
-#endif
-
 // A list that grows until memory ends, or to `most` nodes. Returns its length.
 std::uint64_t grow_until_refused(gc::root<Node>& list, std::uint64_t most) {
   std::uint64_t length = 0;

@@ -65,10 +65,10 @@ TEST_CASE("an empty environment gives the defaults and says nothing") {
 
 TEST_CASE("every field of options has exactly one knob") {
   // Fails to compile when a field is added: then count it here and give it a row.
-  const auto [a, b, c, d, e, f, g, h, i, j, k, l] = options{};
+  const auto [a, b, c, d, e, f, g, h, i, j, k, l, m] = options{};
   (void)a, (void)b, (void)c, (void)d, (void)e, (void)f, (void)g, (void)h, (void)i, (void)j, (void)k,
-      (void)l;
-  REQUIRE(kKnobs.size() == 12);
+      (void)l, (void)m;
+  REQUIRE(kKnobs.size() == 13);
 
   for (const Knob& knob : kKnobs) {
     INFO(knob.name);
@@ -196,12 +196,13 @@ TEST_CASE("debug knobs come from both lists, ours wins, the last of a name count
   const Result result = read({{"GODEBUG", "gctrace=1,clobberfree=1,stress=7"},
                               {"TRICOLOR_DEBUG",
                                "stress=3,gctrace=1,gctrace=2,tinybuffers=1,"
-                               "workers=3,signal=34,stopwarn=50,gcstoptheworld=2"}});
+                               "workers=3,period=77,signal=34,stopwarn=50,gcstoptheworld=2"}});
   CHECK(result.chosen.gctrace == 2);
   CHECK(result.chosen.clobberfree == 1);
   CHECK(result.chosen.stress == 3);
   CHECK(result.chosen.tinybuffers == 1);
   CHECK(result.chosen.workers == 3);
+  CHECK(result.chosen.period_ms == 77);
   CHECK(result.chosen.signal == 34);
   CHECK(result.chosen.stopwarn_ms == 50);
   CHECK(result.chosen.gcstoptheworld == 2);
@@ -240,7 +241,7 @@ TEST_CASE("unknown names warn once for all of them in TRICOLOR_DEBUG and never i
   REQUIRE(result.lines.size() == 1);
   CHECK(result.lines[0] ==
         "tricolor: TRICOLOR_DEBUG knows gctrace gcstoptheworld clobberfree stress tinybuffers "
-        "workers signal stopwarn; ignored: \"nonsense\" \"GCTRACE\" \"more\"");
+        "workers period signal stopwarn; ignored: \"nonsense\" \"GCTRACE\" \"more\"");
 }
 
 TEST_CASE("a variable's name is no debug name and spare commas are no names") {

@@ -1,17 +1,23 @@
 #include "gc/stats.h"
 
+#include <tricolor/gc.h>
 #include <tricolor/stats.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <cctype>
 #include <cstdint>
+#include <cstring>
+#include <fstream>
 #include <limits>
 #include <optional>
 #include <random>
 #include <string>
 #include <string_view>
 
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
 using tricolor::impl::CycleRecord;
 using tricolor::impl::kMaxTraceBytes;
 
@@ -346,4 +352,111 @@ TEST_CASE("fresh statistics are all zero") {
   CHECK(fresh.heap_live_bytes == 0);
   CHECK(fresh.pause_ns_max == 0);
   CHECK(fresh.gc_cpu_ns_total == 0);
+}
+
+// ------------------------------------------------------------------------------------ histograms
+
+TEST_CASE("a histogram's buckets follow one another without a gap, each at most a quarter wide") {
+  using gc::histogram;
+  for (std::size_t i = 0; i + 1 < histogram::buckets; ++i) {
+    const std::uint64_t begin = histogram::begin_ns(i);
+    const std::uint64_t end = histogram::begin_ns(i + 1);
+    INFO(i << ": " << begin << " to " << end);
+    REQUIRE(begin < end);
+    REQUIRE(histogram::bucket_of(begin) == i);
+    REQUIRE(histogram::bucket_of(end - 1) == i);
+    REQUIRE((end - begin == 1 || end - begin <= begin / 4));
+  }
+  CHECK(histogram::bucket_of(0) == 0);
+  CHECK(histogram::bucket_of(UINT64_MAX) == histogram::buckets - 1);
+  CHECK(histogram::begin_ns(histogram::buckets - 1) > 1'000'000'000'000u);  // a quarter of an hour
+}
+
+TEST_CASE("a quantile is a bound that so large a share of the times did not exceed") {
+  gc::histogram times;
+  CHECK(times.quantile_ns(0.5) == 0);
+  for (std::uint64_t us = 1; us <= 1000; ++us) ++times.counts[gc::histogram::bucket_of(us * 1000)];
+  CHECK(times.total_count() == 1000);
+  for (const double share : {0.01, 0.5, 0.9, 0.999, 1.0}) {
+    const double exact = share * 1'000'000;
+    CHECK(static_cast<double>(times.quantile_ns(share)) >= exact);
+    CHECK(static_cast<double>(times.quantile_ns(share)) <= exact * 1.25);
+  }
+}
+
+TEST_CASE("every pause is in the histograms, and the longest bounds them") {
+  gc::collect();
+  const auto now = gc::stats();
+  CHECK(now.pauses.total_count() == now.cycles_total);
+  CHECK(now.stops.total_count() == now.cycles_total);
+  CHECK(now.pauses.counts[gc::histogram::bucket_of(now.pause_ns_max)] > 0);
+  CHECK(now.pauses.quantile_ns(1) >= now.pause_ns_max);
+  CHECK(now.stops.quantile_ns(1) >= now.stop_ns_max);
+  CHECK(now.stops.quantile_ns(0.5) <= now.pauses.quantile_ns(1));
+}
+
+// ------------------------------------------------------------------------------- memory by class
+
+namespace {
+
+// Memory of the process that is no file's.
+std::uint64_t resident_anonymous_bytes() {
+  std::ifstream status("/proc/self/status");
+  std::string line;
+  while (std::getline(status, line)) {
+    if (line.rfind("RssAnon:", 0) == 0) return std::stoull(line.substr(8)) << 10;
+  }
+  return 0;
+}
+
+}  // namespace
+
+TEST_CASE("child compares its numbers with the system's", "[.child]") {
+  constexpr std::uint64_t kMiB = 1 << 20;
+  const std::uint64_t before = resident_anonymous_bytes();  // without a heap
+  REQUIRE(before != 0);
+  const auto compare = [before](const char* when) {
+    const auto now = gc::stats();
+    const std::uint64_t resident = resident_anonymous_bytes() - before;
+    INFO(when << ": " << now.mapped_bytes << " we say, " << resident << " the system; heap "
+              << now.heap_mapped_bytes << " records " << now.page_record_bytes << " structures "
+              << now.structure_bytes);
+    CHECK(now.mapped_bytes == now.heap_mapped_bytes + now.metadata_bytes);
+    CHECK(now.heap_mapped_bytes ==
+          now.heap_live_bytes + now.heap_unused_bytes + now.heap_free_bytes);
+    CHECK(now.metadata_bytes == now.page_record_bytes + now.structure_bytes);
+    CHECK(now.mapped_bytes + kMiB >= resident);
+    CHECK(now.mapped_bytes <= resident + resident / 50 + kMiB);
+  };
+  make_node(1);
+  compare("one object");
+  gc::root<Node> list;
+  on_thread([&] {
+    for (std::uint64_t i = 0; i < 1'000'000; ++i) list = make_node(i, list);
+    for (int i = 0; i < 1'000'000; ++i) gc::make<std::uint64_t>();
+    for (int i = 0; i < 100; ++i) std::memset(gc::make_array<char>(kMiB / 2).data(), 1, kMiB / 2);
+  });
+  compare("lists and arrays");
+  collect();
+  compare("after a collection");
+  list = nullptr;
+  const std::uint64_t released = gc::stats().released_bytes_total;
+  gc::release_memory();
+  compare("after release_memory");
+  const auto end = gc::stats();
+  CHECK(end.heap_free_bytes < 128 << 10);
+  CHECK(end.heap_mapped_bytes < 2 * kMiB);
+  CHECK(end.released_bytes_total > released);
+  CHECK(resident_anonymous_bytes() - before < 4 * kMiB);
+}
+
+TEST_CASE("memory by class adds up to what the system says, and release_memory gives it back",
+          "[process]") {
+  if (kShadowMemory) {
+    WARN("skipped: the sanitizer's own memory counts as the process's");
+    return;
+  }
+  const ProgramEnd end = run_program("child compares its numbers with the system's");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
 }

@@ -29,6 +29,13 @@ extern char** environ;
 
 namespace tricolor::test {
 
+// Is there memory in the process that is a sanitizer's?
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kShadowMemory = true;
+#else
+inline constexpr bool kShadowMemory = false;
+#endif
+
 // ------------------------------------------------------------------------------------- who is alive
 
 // An address that no conservative scan recognises.

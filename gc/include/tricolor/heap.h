@@ -13,12 +13,17 @@ namespace tricolor {
 // the kernel refuses the first memory.
 bool init(const options& wanted = {});
 
-// Ends the collector's thread once it is idle. The heap and its objects stay; the next cycle starts the thread again.
+// Ends the collector's threads once they are idle. The heap and its objects stay; the next cycle starts the threads again.
+// Not inside gc::critical or gc::blocking_call.
 void shutdown();
 
 // A complete cycle that starts after the call: on return everything not found reachable is swept. Waits for its end. Not
 // inside gc::critical.
 void collect();
+
+// collect(), and then all memory that is free goes back to the system, also what the heap would soon use again. What other
+// threads allocate meanwhile may keep some. Takes as long as a full cycle and a system call for every 4 MiB.
+void release_memory();
 
 // GOGC: a cycle starts when the heap has grown by this many percent over what survived; -1 = only when asked. Returns the
 // old value.

@@ -38,6 +38,7 @@ struct options {
   int stress = 0;
   int tinybuffers = 0;
   int workers = 0;
+  int period_ms = 120'000;
   int signal = 0;
   int stopwarn_ms = 1000;
 };
@@ -131,6 +132,9 @@ inline constexpr std::array kKnobs = {
          "Make every buffer and packet as small as it can be, so that full ones are met often."},
     Knob{"workers", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::workers, 0, 64, 0,
          "Threads that mark together; 0 takes as many as the process may use CPUs."},
+    Knob{"period", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::period_ms, 1,
+         kMaxInt, 0,
+         "Milliseconds without a cycle after which one runs by itself, unless GOGC is off."},
     Knob{"signal", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::signal, 0, 64, 0,
          "Number of the signal that stops threads; 0 lets the library choose."},
     Knob{"stopwarn", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::stopwarn_ms, 1,

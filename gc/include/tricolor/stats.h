@@ -9,9 +9,46 @@
 // back cells that they had taken and not used). Numbers of "the last cycle" are 0 before the first one.
 #pragma once
 
+#include <array>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
 
 namespace tricolor {
+
+// How often something took how long: four buckets to each power of two of nanoseconds, so a time is known to a quarter.
+struct histogram {
+  static constexpr std::size_t buckets = 160;
+  std::array<std::uint64_t, buckets> counts = {};
+
+  // Bucket i holds times from begin_ns(i) up to, not including, begin_ns(i + 1); the last one all that are longer.
+  static constexpr std::uint64_t begin_ns(std::size_t bucket) {
+    return bucket < 8 ? bucket : (4 + bucket % 4) << (bucket / 4 - 1);
+  }
+  static constexpr std::size_t bucket_of(std::uint64_t ns) {
+    if (ns < 8) return static_cast<std::size_t>(ns);
+    const auto power = static_cast<std::size_t>(std::bit_width(ns)) - 1;
+    const std::size_t bucket = 4 * (power - 1) + static_cast<std::size_t>(ns >> (power - 2) & 3);
+    return bucket < buckets ? bucket : buckets - 1;
+  }
+
+  constexpr std::uint64_t total_count() const {
+    std::uint64_t total = 0;
+    for (const std::uint64_t count : counts) total += count;
+    return total;
+  }
+  // A bound that the given share of all times (0 to 1) did not exceed: the end of the bucket it falls into. 0 when nothing
+  // has been counted.
+  constexpr std::uint64_t quantile_ns(double share) const {
+    const double wanted = share * static_cast<double>(total_count());
+    std::uint64_t seen = 0;
+    for (std::size_t i = 0; i < buckets; ++i) {
+      seen += counts[i];
+      if (counts[i] != 0 && static_cast<double>(seen) >= wanted) return begin_ns(i + 1) - 1;
+    }
+    return 0;
+  }
+};
 
 struct statistics {
   // Cycles: the completed ones, and those of them that somebody asked for (collect(),
@@ -29,12 +66,22 @@ struct statistics {
   std::uint64_t conservative_cells_count = 0;  // those of them scanned word by word: no layout
 
   // Memory: what the system gave. Reserved address space costs nothing; mapped memory does.
-  std::uint64_t heap_mapped_bytes = 0;  // heap pages that may be touched, in a span or free
-  std::uint64_t heap_free_bytes = 0;    // the part of heap_mapped_bytes that is in no span
-  std::uint64_t metadata_bytes = 0;     // mapped for ourselves: page records, bits, queues
-  std::uint64_t reserved_bytes = 0;     // address space reserved, whatever is in it
-  std::uint64_t spans_count = 0;        // runs of pages with equal cells, or one large object
-  std::uint64_t types_count = 0;        // types allocated at least once
+  //
+  //   mapped_bytes = heap_mapped_bytes + metadata_bytes
+  //   heap_mapped_bytes = heap_live_bytes + heap_unused_bytes + heap_free_bytes
+  //   metadata_bytes = page_record_bytes + structure_bytes
+  std::uint64_t mapped_bytes = 0;       // what the process is larger by because of us
+  std::uint64_t heap_mapped_bytes = 0;  // heap pages that have been touched, in a span or free
+  std::uint64_t heap_unused_bytes = 0;  // in spans, but in no cell that is allocated
+  std::uint64_t heap_free_bytes = 0;    // in no span
+  std::uint64_t metadata_bytes = 0;     // for ourselves
+  std::uint64_t page_record_bytes =
+      0;  // what is known of each page: layout, mark and allocation bits
+  std::uint64_t structure_bytes = 0;       // threads, queues, lists of spans, handles
+  std::uint64_t released_bytes_total = 0;  // ever given back to the system
+  std::uint64_t reserved_bytes = 0;        // address space reserved, whatever is in it
+  std::uint64_t spans_count = 0;           // runs of pages with equal cells, or one large object
+  std::uint64_t types_count = 0;           // types allocated at least once
 
   // Roots: threads attached now; bytes the last cycle read in stacks, and in globals,
   // thread-locals and registered ranges.
@@ -49,6 +96,8 @@ struct statistics {
   std::uint64_t pause_ns_total = 0;
   std::uint64_t stop_ns_last = 0;
   std::uint64_t stop_ns_max = 0;
+  histogram pauses;  // of all cycles
+  histogram stops;
   std::uint64_t mark_ns_last = 0;  // of marking, with the world stopped or not
   std::uint64_t mark_ns_total = 0;
 
@@ -56,7 +105,7 @@ struct statistics {
   std::uint64_t gc_cpu_ns_total = 0;
 };
 
-// A snapshot; cheap, stops nobody.
+// A snapshot; cheap (about 3 KB of counters are copied), stops nobody.
 [[nodiscard]] statistics stats();
 
 }  // namespace tricolor
