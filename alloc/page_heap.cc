@@ -325,20 +325,20 @@ std::optional<PageId> PageHeap::find_row(PageCount count) const {
 // Takes a run that is free. Everything that can fail comes before anything that shows.
 std::optional<PageHeap::Run> PageHeap::take_at(PageId first, PageCount count) {
   std::size_t dirty = 0;
-  for_each_slice(first, count, [&](Slice slice) {
+  for_each_slice(first, count, [&](const Slice& slice) {
     // In use from here on, so that making room below does not release these very pages.
     dirty += mark_in_use(slice);
     return true;
   });
   const std::size_t clean = count.value - dirty;
   if (!make_limit_room(clean) || !for_each_slice(first, count, prepare)) {
-    for_each_slice(first, count, [&](Slice slice) {
+    for_each_slice(first, count, [&](const Slice& slice) {
       mark_free(slice);
       return true;
     });
     return std::nullopt;
   }
-  for_each_slice(first, count, [&](Slice slice) {
+  for_each_slice(first, count, [&](const Slice& slice) {
     set_range(slice.arena->dirty, slice.begin, slice.end);
     if (slice.end > slice.arena->high_water_pages) {
       add(x_record_pages, slice.end - slice.arena->high_water_pages);
@@ -458,7 +458,7 @@ void PageHeap::enter(Arena* arena) {
 void PageHeap::give_back(PageId first, PageCount count) {
   dcheck(count.value >= 1, "pageheap.run");
   const Guard guard(x_lock);
-  for_each_slice(first, count, [&](Slice slice) {
+  for_each_slice(first, count, [&](const Slice& slice) {
     mark_free(slice);
     return true;
   });

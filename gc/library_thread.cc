@@ -41,7 +41,7 @@ std::optional<pthread_t> start_library_thread(const char* name, void (*body)(voi
       },
       start.get());
   if (result != 0) return std::nullopt;
-  start.release();
+  static_cast<void>(start.release());  // the thread's now
   return thread;
 }
 

@@ -7,8 +7,9 @@
 #   tsan          unit and collector suites under ThreadSanitizer
 #
 # The unit suite is the rooms below gc; collector is gc and the examples. With `all` also: the unit suite
-# with clang++, clang-format, clang-tidy, the heavy suite in release, and the stress suite in release and
-# tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel compilers. The last
+# with clang++, clang-format, clang-tidy, cppcheck; a build for aarch64, of which the unit suite runs under
+# qemu but for the tests that ask the kernel for what qemu does not do ([kernel]); the heavy suite in release,
+# and the stress suite in release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel compilers. The last
 # line is `N passed, M failed`; what could not be built or never ran counts as failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -73,6 +74,12 @@ if [ "$what" = all ]; then
   needs_command clang++ clang
   needs_command clang-tidy clang-tidy
   needs_command clang-format clang-format
+  needs_command cppcheck cppcheck
+  needs_command aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
+  needs_command qemu-aarch64 qemu-user
+  needs_file /usr/lib/aarch64-linux-gnu/pkgconfig/fmt.pc libfmt-dev:arm64
+  needs_file /usr/lib/aarch64-linux-gnu/pkgconfig/libunwind.pc libunwind-dev:arm64
+  needs_file /usr/lib/aarch64-linux-gnu/libstdc++.so.6 libstdc++6:arm64
 fi
 install_missing
 mkdir -p build
@@ -94,6 +101,10 @@ if [ "$what" = all ]; then
   mapfile -t sources < <(find alloc barrier roots gc examples bench test -name '*.cc' -o -name '*.h')
   check clang-format clang-format --dry-run -Werror "${sources[@]}"
   check clang-tidy run-clang-tidy -quiet -p build/clang -j "${JOBS:-$(nproc)}" "$PWD/(alloc|barrier|roots|gc)/"
+  check cppcheck cppcheck --std=c++20 --enable=warning,performance,portability --inline-suppr -q -j "${JOBS:-$(nproc)}" \
+    --suppressions-list=test/cppcheck.txt --error-exitcode=1 \
+    -I. -Ialloc/include -Ibarrier/include -Iroots/include -Igc/include alloc barrier roots gc examples
+  configuration aarch64 unit --cross-file test/cross/aarch64.ini "${sanitized[@]}"
   run_suites release-test 'stress heavy'
   run_suites tsan stress "${wrapper[@]}"
 fi

@@ -57,7 +57,7 @@ class Line {
 template <std::size_t N>
 class LineBuffer : public Line {
  public:
-  LineBuffer() noexcept : Line(bytes_, N) {}
+  LineBuffer() noexcept : Line(bytes_, N) {}  // cppcheck-suppress uninitMemberVar
 
  private:
   char bytes_[N];

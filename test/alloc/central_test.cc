@@ -334,7 +334,7 @@ TEST_CASE("random cycles leave every span in the list once") {
   }
 }
 
-TEST_CASE("a list that cannot grow gives the pages back") {
+TEST_CASE("a list that cannot grow gives the pages back", "[kernel]") {
   const auto end = in_child([] {
     OwnHeap heap;
     Kind& kind = heap.pointer_free(kOneCell);

@@ -108,7 +108,7 @@ TEST_CASE("nothing is given back as nothing") {
   CHECK(metadata.mapped_bytes() == 0);
 }
 
-TEST_CASE("when the kernel refuses, metadata is null, and comes again later") {
+TEST_CASE("when the kernel refuses, metadata is null, and comes again later", "[kernel]") {
   const auto end = in_child([] {
     Metadata metadata;
     rlimit limit = {};

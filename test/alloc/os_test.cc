@@ -111,7 +111,7 @@ TEST_CASE("memory shows its name where the kernel can show it") {
   if (any_named) CHECK(found);
 }
 
-TEST_CASE("what the kernel refuses is null, and errno stays") {
+TEST_CASE("what the kernel refuses is null, and errno stays", "[kernel]") {
   errno = 4711;
   CHECK(os::reserve(std::size_t{1} << 56, kArenaBytes, "test") == nullptr);
   CHECK(os::reserve(SIZE_MAX & ~(kArenaBytes - 1), kArenaBytes, "test") == nullptr);
@@ -125,7 +125,7 @@ TEST_CASE("what the kernel refuses is null, and errno stays") {
   CHECK(errno == 4711);
 }
 
-TEST_CASE("a reservation beyond RLIMIT_AS is refused") {
+TEST_CASE("a reservation beyond RLIMIT_AS is refused", "[kernel]") {
   const auto end = in_child([] {
     const rlimit limit = {1 << 20, 1 << 20};  // below what is mapped already
     if (setrlimit(RLIMIT_AS, &limit) != 0) return 1;
@@ -261,7 +261,8 @@ TEST_CASE("where a sandbox forbids the direct way, reading goes through /proc") 
   CHECK(end.errors == "");
 }
 
-TEST_CASE("a failed check reports label, place and values on one line, calls the hook and aborts") {
+TEST_CASE("a failed check reports label, place and values on one line, calls the hook and aborts",
+          "[kernel]") {
   const auto end = in_child([] {
     set_report_hook([]() noexcept { (void)!write(STDERR_FILENO, "the hook\n", 9); });
     check(false, "test.label", {0x2a, 7});
@@ -274,7 +275,7 @@ TEST_CASE("a failed check reports label, place and values on one line, calls the
   CHECK_THAT(end.errors, Catch::EndsWith("\nthe hook\n"));
 }
 
-TEST_CASE("a hook that fails itself does not run again") {
+TEST_CASE("a hook that fails itself does not run again", "[kernel]") {
   const auto end = in_child([] {
     set_report_hook([]() noexcept { check(false, "test.inner"); });
     usage_error("do not do that: do this");

@@ -61,8 +61,7 @@ std::size_t resident_kernel_pages(void* begin, std::size_t bytes) {
 }
 
 void touch(PageId first, std::size_t pages) {
-  for (std::size_t i = 0; i < pages; ++i)
-    std::memset((first + PageCount{i}).data(), 1, kPageBytes);
+  for (std::size_t i = 0; i < pages; ++i) std::memset((first + PageCount{i}).data(), 1, kPageBytes);
 }
 
 bool huge_pages_always() {
@@ -463,7 +462,8 @@ TEST_CASE("a run that is given back twice, or was never taken, is reported") {
 // --- The kernel refuses
 // ---------------------------------------------------------------------------
 
-TEST_CASE("no address space left: take fails, changes nothing, and free pages still serve") {
+TEST_CASE("no address space left: take fails, changes nothing, and free pages still serve",
+          "[kernel]") {
   const auto end = in_child([] {
     Fixture f;
     const auto first = f.heap.take({kArenaPages});
@@ -495,7 +495,7 @@ TEST_CASE("no address space left: take fails, changes nothing, and free pages st
   CHECK(end.errors == "");
 }
 
-TEST_CASE("no memory to prepare: take fails, or finds pages that are accessible") {
+TEST_CASE("no memory to prepare: take fails, or finds pages that are accessible", "[kernel]") {
   const auto end = in_child([] {
     Fixture f;
     const auto low = f.heap.take({100});

@@ -409,7 +409,8 @@ TEST_CASE("a run does not grow into the span below when cells of both are given 
 }
 
 // A constructor during which a cycle ran: its cell is marked, its span unswept.
-TEST_CASE("a marked cell in an unswept span that is given back is free at once, its neighbour is not") {
+TEST_CASE(
+    "a marked cell in an unswept span that is given back is free at once, its neighbour is not") {
   OwnHeap heap;
   OwnCache cache(heap);
   Kind& kind = heap.typed(class_of(64));
@@ -495,7 +496,7 @@ TEST_CASE("the tables' last entries lie inside their block") {
   }
 }
 
-TEST_CASE("when memory for larger tables is refused, the old ones stay") {
+TEST_CASE("when memory for larger tables is refused, the old ones stay", "[kernel]") {
   const auto end = in_child([] {
     OwnHeap heap;
     LocalCache cache;

@@ -56,7 +56,7 @@ Node* make_list(int length, std::vector<Hidden>& notes) {
   return Hidden(node);
 }
 
-[[gnu::noinline]] bool intact_pair(Hidden object, std::uint64_t value) {
+[[gnu::noinline, maybe_unused]] bool intact_pair(Hidden object, std::uint64_t value) {
   const Node* const node = reinterpret_cast<const Node*>(object.address());
   return intact(node, value) && intact(node->next, value + 1);
 }
