@@ -6,41 +6,75 @@
 // manual tells an ordinary user to:
 //
 //   int main() {
-//     contestant::Program program(threads);       // before anything else
+//     contestant::Program program(threads);       // before anything else; also (threads, markers)
 //     std::jthread([] { contestant::ThreadScope scope; … });
 //     T* p = contestant::make<T>();               // T's pointer fields are contestant::field<U>
+//     auto t = contestant::make_table<T>(n);      // a span of n null fields
 //     contestant::free_by_hand(p);                // nothing, where a collector does it
 //     contestant::wait([&] { threads.clear(); }); // a join that need not be interrupted
 //     contestant::print_settings(stdout);         // " key=value" pairs, with a space before each
 //   }
 //
-// What stands on a thread's stack is alive for every contestant; globals hold contestant::field.
+// A T without references says `static constexpr bool kNoReferences = true;`. Its memory is not
+// zeroed, all other memory is. What stands on a thread's stack is alive for every contestant;
+// globals hold contestant::field.
+//
+// Where kCollects is true there are also
+//
+//     contestant::Uncollected building;           // no collection while it exists
+//     contestant::collect();                      // a full one
+//
+// and print_settings() says how many collections there were (cycles), for how long the program was
+// stopped in one of them on average (pause_us_per_cycle), and the longest single stop
+// (pause_us_max). All of these are the contestant's own numbers.
 
 #pragma once
 
 #include <cstddef>
 #include <cstdio>
 #include <new>
+#include <span>
 
 #if defined(CONTESTANT_TRICOLOR) + defined(CONTESTANT_BOEHM) + defined(CONTESTANT_MALLOC) != 1
 #error "define one of CONTESTANT_TRICOLOR, CONTESTANT_BOEHM, CONTESTANT_MALLOC"
 #endif
 
+namespace contestant {
+
+template <typename T>
+concept NoReferences = requires {
+  requires T::kNoReferences;
+};
+
+}  // namespace contestant
+
 #if defined(CONTESTANT_TRICOLOR)
 
 #include <tricolor/gc.h>
 
+#include <cstdlib>
+#include <string>
+
+template <contestant::NoReferences T>
+inline constexpr bool tricolor::pointer_free<T> = true;
+
 namespace contestant {
 
 inline constexpr const char* kName = "tricolor";
-inline constexpr bool kFreesByHand = false;
+inline constexpr bool kCollects = true;
 
 template <typename T>
 using field = gc::ptr<T>;
 
-// The library initialises itself and attaches threads at their first call.
+// The library initialises itself and attaches threads at their first call. It marks with as many
+// threads as there are processors; the environment can say otherwise.
 struct Program {
-  explicit Program(int /*threads*/) {}
+  explicit Program(int /*threads*/, int markers = 0) {
+    if (markers == 0) return;
+    const char* list = std::getenv("TRICOLOR_DEBUG");
+    const std::string ours = "workers=" + std::to_string(markers);
+    setenv("TRICOLOR_DEBUG", (list == nullptr ? ours : ours + "," + list).c_str(), 1);
+  }
 };
 struct ThreadScope {
   ThreadScope() {}
@@ -52,6 +86,11 @@ T* make() {
 }
 
 template <typename T>
+std::span<field<T>> make_table(std::size_t count) {
+  return gc::make_array<gc::ptr<T>>(count).span();
+}
+
+template <typename T>
 void free_by_hand(T*) noexcept {}
 
 template <typename Fn>
@@ -59,11 +98,26 @@ void wait(Fn fn) {
   gc::blocking_call(fn);
 }
 
+class Uncollected {
+ public:
+  Uncollected() : percent_(gc::set_percent(-1)) {}
+  Uncollected(const Uncollected&) = delete;
+  Uncollected& operator=(const Uncollected&) = delete;
+  ~Uncollected() { gc::set_percent(percent_); }
+
+ private:
+  int percent_;
+};
+
+inline void collect() { gc::collect(); }
+
 inline void print_settings(std::FILE* out) {
   const gc::statistics stats = gc::stats();
-  std::fprintf(out, " cycles=%llu pause_us_max=%.1f",
-               static_cast<unsigned long long>(stats.cycles_total),
-               static_cast<double>(stats.pause_ns_max) / 1e3);
+  const auto cycles = static_cast<double>(stats.cycles_total);
+  std::fprintf(out, " cycles=%.0f pause_us_per_cycle=%.1f pause_us_max=%.1f mark_ms_last=%.1f",
+               cycles, cycles == 0 ? 0 : static_cast<double>(stats.pause_ns_total) / 1e3 / cycles,
+               static_cast<double>(stats.pause_ns_max) / 1e3,
+               static_cast<double>(stats.mark_ns_last) / 1e6);
 }
 
 }  // namespace contestant
@@ -76,13 +130,32 @@ inline void print_settings(std::FILE* out) {
 #define GC_NO_THREAD_REDIRECTS
 #include <gc/gc.h>
 
+#include <algorithm>
+#include <chrono>
+
 namespace contestant {
 
 inline constexpr const char* kName = "boehm";
-inline constexpr bool kFreesByHand = false;
+inline constexpr bool kCollects = true;
 
 template <typename T>
 using field = T*;
+
+// How long the world was stopped, as its events tell; they come one at a time, under its lock.
+struct Pauses {
+  std::chrono::steady_clock::time_point begin;
+  std::chrono::duration<double, std::micro> longest{}, total{};
+};
+inline Pauses pauses;
+
+inline void on_event(GC_EventType event) {
+  if (event == GC_EVENT_PRE_STOP_WORLD) pauses.begin = std::chrono::steady_clock::now();
+  if (event != GC_EVENT_POST_START_WORLD) return;
+  const std::chrono::duration<double, std::micro> pause =
+      std::chrono::steady_clock::now() - pauses.begin;
+  pauses.longest = std::max(pauses.longest, pause);
+  pauses.total += pause;
+}
 
 // Debian builds it with parallel marking (as many markers as processors, or GC_MARKERS) and
 // thread-local allocation. Its marker threads start with the first redirected pthread_create or
@@ -90,8 +163,10 @@ using field = T*;
 // without the latter, and asks for its markers itself.
 class Program {
  public:
-  explicit Program(int threads) {
+  explicit Program(int threads, int markers = 0) {
+    if (markers > 0) GC_set_markers_count(static_cast<unsigned>(markers));
     GC_INIT();
+    GC_set_on_collection_event(on_event);
     if (threads > 1) {
       GC_allow_register_threads();
     } else {
@@ -114,9 +189,17 @@ class ThreadScope {
 
 template <typename T>
 T* make() {
-  void* memory = GC_MALLOC(sizeof(T));  // Zeroed.
+  // The second one zeroes.
+  void* memory = NoReferences<T> ? GC_MALLOC_ATOMIC(sizeof(T)) : GC_MALLOC(sizeof(T));
   if (memory == nullptr) throw std::bad_alloc();
   return new (memory) T;
+}
+
+template <typename T>
+std::span<field<T>> make_table(std::size_t count) {
+  void* memory = GC_MALLOC(count * sizeof(T*));
+  if (memory == nullptr) throw std::bad_alloc();
+  return {static_cast<T**>(memory), count};
 }
 
 template <typename T>
@@ -131,11 +214,22 @@ void wait(Fn fn) {
   GC_do_blocking(call, &fn);
 }
 
+struct Uncollected {
+  Uncollected() { GC_disable(); }
+  Uncollected(const Uncollected&) = delete;
+  Uncollected& operator=(const Uncollected&) = delete;
+  ~Uncollected() { GC_enable(); }
+};
+
+inline void collect() { GC_gcollect(); }
+
 inline void print_settings(std::FILE* out) {
   const unsigned version = GC_get_version();
-  std::fprintf(out, " version=%u.%u.%u markers=%d collections=%lu", version >> 16,
-               version >> 8 & 0xFF, version & 0xFF, GC_get_parallel() + 1,
-               static_cast<unsigned long>(GC_get_gc_no()));
+  const auto cycles = static_cast<double>(GC_get_gc_no());
+  std::fprintf(out,
+               " cycles=%.0f pause_us_per_cycle=%.1f pause_us_max=%.1f version=%u.%u.%u markers=%d",
+               cycles, cycles == 0 ? 0 : pauses.total.count() / cycles, pauses.longest.count(),
+               version >> 16, version >> 8 & 0xFF, version & 0xFF, GC_get_parallel() + 1);
 }
 
 }  // namespace contestant
@@ -147,7 +241,7 @@ inline void print_settings(std::FILE* out) {
 namespace contestant {
 
 inline constexpr const char* kName = "malloc";
-inline constexpr bool kFreesByHand = true;
+inline constexpr bool kCollects = false;
 
 template <typename T>
 using field = T*;
@@ -164,6 +258,13 @@ T* make() {
   void* memory = std::malloc(sizeof(T));
   if (memory == nullptr) throw std::bad_alloc();
   return new (memory) T();
+}
+
+template <typename T>
+std::span<field<T>> make_table(std::size_t count) {
+  void* memory = std::calloc(count, sizeof(T*));
+  if (memory == nullptr) throw std::bad_alloc();
+  return {static_cast<T**>(memory), count};
 }
 
 template <typename T>
