@@ -47,3 +47,5 @@ echo "== concordance: ${#files[@]} files of ${docs[*]}, $(($(bytes) >> 20)) MiB"
 show concordance "${files[@]}"
 echo "== binary_trees 18"
 show binary_trees 18
+echo "== ring"
+show ring
