@@ -34,6 +34,7 @@ struct Plain {
 
 template <std::size_t kBytes>
 struct Linked {
+  static constexpr std::size_t kReferences = 1;
   contestant::field<Linked> next{};
   std::uint64_t number = 0;
   Rest<kBytes - 16> rest{};
