@@ -34,7 +34,8 @@ struct Plain {
 
 template <std::size_t kBytes>
 struct Linked {
-  static constexpr std::size_t kReferences = 1;
+  // Large ones are allocated under Boehm's lock in any case.
+  static constexpr std::size_t kReferences = kBytes > 512 ? 1 : 0;
   contestant::field<Linked> next{};
   std::uint64_t number = 0;
   Rest<kBytes - 16> rest{};

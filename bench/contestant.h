@@ -16,9 +16,11 @@
 //   }
 //
 // A T without references says `static constexpr bool kNoReferences = true;`. Its memory is not
-// zeroed, all other memory is. One that begins with n references and has no others can say
-// `static constexpr std::size_t kReferences = n;` for contestants that must be told. What stands on a thread's stack is alive for every contestant;
-// globals hold contestant::field.
+// zeroed, all other memory is. One that begins with n references and has no others can say so,
+// `static constexpr std::size_t kReferences = n;`: then Boehm's typed allocation is used, which
+// takes its lock every time; 0, or nothing, is for types that lose by it.
+//
+// What stands on a thread's stack is alive for every contestant; globals hold contestant::field.
 //
 // Where kCollects is true there are also
 //
@@ -189,11 +191,9 @@ class ThreadScope {
   ~ThreadScope() { GC_unregister_my_thread(); }
 };
 
-// Typed allocation takes Boehm's lock every time. It pays (a quarter less time for 1 KiB with one
-// reference) above 400 bytes, where a thread has no free lists of its own anyway; below it costs.
 template <typename T>
-concept MostlyData = requires {
-  requires T::kReferences <= 8 && sizeof(T) >= 512;
+concept Typed = requires {
+  requires(T::kReferences > 0);
 };
 
 template <typename T>
@@ -201,7 +201,7 @@ T* make() {
   void* memory = nullptr;
   if constexpr (NoReferences<T>) {
     memory = GC_MALLOC_ATOMIC(sizeof(T));
-  } else if constexpr (MostlyData<T>) {
+  } else if constexpr (Typed<T>) {
     static const GC_descr descriptor = [] {
       const GC_word references = (GC_word{1} << T::kReferences) - 1;
       return GC_make_descriptor(&references, T::kReferences);
