@@ -22,7 +22,7 @@ struct Node {
 };
 
 struct Numbers {
-  static constexpr bool kNoReferences = true;
+  [[maybe_unused]] static constexpr bool kNoReferences = true;
   Numbers() {}  // Leaves them as they are.
   double values[kNumbers];
 };

@@ -25,7 +25,7 @@ constexpr int kMaxMarkers = 64;
 constexpr std::size_t kCollections = 3;
 
 struct Object {
-  static constexpr std::size_t kReferences = 4;
+  [[maybe_unused]] static constexpr std::size_t kReferences = 4;
   contestant::field<Object> left{}, right{}, across{}, away{};
   std::uint64_t numbers[2]{};
 };

@@ -1,8 +1,8 @@
-"""report.py SAMPLES REPORT: tables of what bench/run.sh has measured, on stdout and as one HTML file.
+"""report.py FOLDER: tables of what bench/run.sh has measured, on stdout, as report.html and as table.md.
 
-SAMPLES has a line of key=value pairs for each run (question.h), with round= and label= in front, and
-lines that begin with # and describe the machine and the build. A case is what was asked: the pairs
-before the first measurement. Shown are medians over the rounds, the least and the most, and as the
+FOLDER/samples.txt has a line of key=value pairs for each run (question.h), with round= and label= in
+front, and lines that begin with # and describe the machine and the build. A case is what was asked:
+the pairs before the first measurement. Shown are medians over the rounds, the least and the most, and as the
 ratio to Boehm (to malloc, where Boehm does not take part) the median of the rounds' own ratios.
 The exit status is 1 when contestants disagree on a case's check.
 """
@@ -119,7 +119,7 @@ def html_table(metrics, reference, rows):
 
 def svg(figure):
     text = io.StringIO()
-    figure.savefig(text, format="svg", bbox_inches="tight")
+    figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
     pyplot.close(figure)
     return text.getvalue()[text.getvalue().index("<svg"):]
 
@@ -156,13 +156,15 @@ def histogram(runs_of):
         counts = {}
         for run in runs:
             for bucket in run["histogram"].split(","):
-                least, count = bucket.split(":")
-                counts[int(least)] = counts.get(int(least), 0) + int(count)
-        times = sorted(counts)
-        axis.plot([max(time, 1) for time in times], [counts[time] for time in times], drawstyle="steps-post",
-                  marker=".", markersize=3, linewidth=1, label=label, color=COLOURS.get(label))
+                least, count = map(int, bucket.split(":"))
+                counts[least] = counts.get(least, 0) + count
+        ends = {least + (1 << max(least.bit_length() - 4, 0)): 0 for least in counts}
+        steps = sorted((ends | counts).items())  # the end of a bucket is zero, or the next one's least
+        axis.step([max(time, 1) for time, _ in steps], [count for _, count in steps], where="post",
+                  linewidth=1, label=label, color=COLOURS.get(label))
     axis.set_xscale("log")
-    axis.set_yscale("log")
+    axis.set_yscale("log", nonpositive="clip")
+    axis.set_ylim(bottom=0.5)
     axis.set_xlabel("time of one push, ns")
     axis.set_ylabel("pushes")
     axis.legend(frameon=False)
@@ -170,13 +172,28 @@ def histogram(runs_of):
     return svg(figure)
 
 
+def markdown(about, questions):
+    """The table of bench/README.md: a line for each measurement of each case."""
+    labels = list(dict.fromkeys(label for cases in questions.values() for runs in cases.values() for label in runs))
+    out = [f"    {line}" for line in about]
+    out += ["", "| | | " + " | ".join(labels) + " | tricolor to boehm |", "|---|---|" + "--:|" * (len(labels) + 1)]
+    for name, cases in questions.items():
+        for case, runs_of in cases.items():
+            for metric in QUESTIONS[name][1] + [MEMORY]:
+                cells = {label: Cell(runs, runs_of.get("boehm"), metric).words() for label, runs in runs_of.items()}
+                row = [" ".join(filter(None, cells.get(label, ("-",))[:2])) for label in labels]
+                ratio = cells.get("tricolor", ("", "", "-"))[2]
+                out.append(" | ".join([f"| {name} {case}", metric, *row, ratio]) + " |")
+    return "\n".join(out) + "\n"
+
+
 STYLE = """body { font: 15px sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; }
 table { border-collapse: collapse; } td, th { padding: .2em .7em; text-align: left; border-bottom: 1px solid #ddd; }
 svg { max-width: 100%; height: auto; } h3 { font: bold 14px monospace; margin-top: 2em; }"""
 
 
-def main(samples, report):
-    about, questions = read(samples)
+def main(folder):
+    about, questions = read(f"{folder}/samples.txt")
     if pyplot:
         pyplot.rcParams["svg.fonttype"] = "none"
     out = ["<!DOCTYPE html><html lang=en><meta charset=utf-8><title>tricolor: benchmarks</title>",
@@ -200,10 +217,11 @@ def main(samples, report):
             if len(checks) > 1:
                 faults.append(f"bench: {name} {case}: the contestants disagree: check is {sorted(checks)}")
     out.append("</html>\n")
-    with open(report, "w", encoding="utf-8") as file:
-        file.write("\n".join(out))
+    for file_name, text in (("report.html", "\n".join(out)), ("table.md", markdown(about, questions))):
+        with open(f"{folder}/{file_name}", "w", encoding="utf-8") as file:
+            file.write(text)
     return faults
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(main(*sys.argv[1:])) or 0)
+    sys.exit("\n".join(main(sys.argv[1])) or 0)

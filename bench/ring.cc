@@ -22,7 +22,7 @@ constexpr int kMaxMessages = 100'000'000;
 constexpr int kMaxPushes = 1'000'000'000;
 
 struct Message {
-  static constexpr bool kNoReferences = true;
+  [[maybe_unused]] static constexpr bool kNoReferences = true;
   Message() {}  // push() fills it.
   std::byte bytes[1024];
 };

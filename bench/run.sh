@@ -4,9 +4,10 @@
 # Every contestant answers every question once a round, one after the other, and the next round runs
 # in the other order: on a shared machine times drift by tens of percent, so only what ran side by
 # side may be compared. The tables (report.py) go to stdout, and with plots into
-# build/bench-report/report.html; the lines they are made from lie beside it. --quick is one round of
-# small runs: it says that all of it works, no more. --in takes a release build that is up to date
-# in place of making one, and leaves its report there.
+# build/bench-report/report.html; beside it lie the lines that they are made from (samples.txt) and
+# the table of bench/README.md (table.md). --quick is one round of small runs: it says that all of it
+# works, no more. --in takes a release build that is up to date in place of making one, and leaves
+# its report there.
 #
 # A question is one source built as QUESTION_CONTESTANT that prints a line of key=value pairs
 # (question.h), a function here that prints the runs of one round, a label and a command a line, and
@@ -70,8 +71,10 @@ runs_of_allocate() {
 runs_of_mark() {
   local order workers
   for order in random ordered; do
-    for workers in 1 2; do each_contestant mark "$(size 5000000 20000)" $order $workers; done
-    each_contestant mark "$(size 20000000 50000)" $order 2
+    for workers in 1 2; do
+      each_contestant mark "$(size 5000000 20000)" $order $workers
+      each_contestant mark "$(size 20000000 50000)" $order $workers
+    done
   done
 }
 
@@ -79,7 +82,7 @@ runs_of_ring() { each_contestant ring "$(size 250000 10000)" "$(size 2000000 500
 
 runs_of_footprint() { each_contestant footprint "$(size 8192000 100000)" "$(size 16384000 200000)"; }
 
-runs_of_threads() { each_contestant threads 64 "$(size 200 10)" "$(size 1000 100)"; }
+runs_of_threads() { each_contestant threads 64 "$(size 25 10)" "$(size 20000 100)"; }
 
 # The runs of every contestant that is built, with the same arguments. mimalloc is the malloc
 # program with mimalloc in place of the C library's; it takes part where it is installed.
@@ -173,6 +176,6 @@ for question in "${questions[@]}"; do
   [ -n "$samples" ] || complain "nothing to compare: $question"
   echo "$samples" >>"$report/samples.txt"
 done
-"$system_python" bench/report.py "$report/samples.txt" "$report/report.html"
+"$system_python" bench/report.py "$report"
 echo
 echo "with plots: $report/report.html"

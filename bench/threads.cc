@@ -1,7 +1,7 @@
 // threads THREADS LISTS LENGTH: what do many threads on few processors cost?
 //
-// Every thread builds LISTS linked lists of LENGTH nodes of 32 bytes, counts each and drops it when
-// the next one stands. wall_ms is all of it; longest_ms is the longest that one list took any
+// When all threads have begun, each builds LISTS linked lists of LENGTH nodes of 32 bytes, counts each
+// and drops it when the next one stands. wall_ms is all of it; longest_ms is the longest that one list took any
 // thread, which on few processors is mostly waiting for its turn. The check is the number of nodes
 // counted.
 
@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
+#include <latch>
 
 #include "question.h"
 
@@ -89,8 +90,11 @@ int main(int argc, char** argv) {
   }
   contestant::Program program(threads);
   std::atomic<double> longest = 0;
-  const std::uint64_t check =
-      question::on_threads(threads, [&](int) { return build_lists(lists, length, longest); });
+  std::latch all_here(threads);
+  const std::uint64_t check = question::on_threads(threads, [&](int) {
+    contestant::wait([&] { all_here.arrive_and_wait(); });
+    return build_lists(lists, length, longest);
+  });
   std::printf(
       "question=threads contestant=%s threads=%d lists=%d length=%d wall_ms=%.1f longest_ms=%.1f",
       contestant::kName, threads, lists, length, question::ms_since(start), longest.load());
