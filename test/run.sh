@@ -2,7 +2,7 @@
 # test/run.sh [all]: sets this machine up, builds every configuration and runs its tests.
 #
 #   debug         unit, collector, knobs, house and compile_fail suites, all internal checks on
-#   release-test  unit, collector, knobs and install suites, as it is shipped
+#   release-test  unit, collector, knobs, install and bench suites, as it is shipped
 #   asan          unit and collector suites under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan          unit and collector suites under ThreadSanitizer
 #
@@ -70,6 +70,7 @@ needs_build_tools
 needs_command cmake cmake
 needs_library catch2 catch2
 needs_library bdw-gc libgc-dev
+needs_python matplotlib python3-matplotlib
 if [ "$what" = all ]; then
   needs_command clang++ clang
   needs_command clang-tidy clang-tidy
@@ -92,7 +93,7 @@ fi
 
 sanitized=(--buildtype=debugoptimized -Ddefault_library=static -Dbenchmarks=disabled)
 configuration debug 'unit collector knobs house compile_fail' --buildtype=debug -Dbenchmarks=disabled
-configuration release-test 'unit collector knobs install' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
+configuration release-test 'unit collector knobs install bench' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
 configuration asan 'unit collector' -Db_sanitize=address,undefined "${sanitized[@]}"
 configuration tsan 'unit collector' -Db_sanitize=thread "${sanitized[@]}"
 

@@ -204,7 +204,7 @@ TEST_CASE("trim gives back the empty packets, and those alone") {
   CHECK(!queue.pop(got));
 }
 
-TEST_CASE("when the kernel refuses memory push refuses, as at the bound") {
+TEST_CASE("when the kernel refuses memory push refuses, as at the bound", "[kernel]") {
   const auto end = in_child([] {
     Fixture f;
     MarkQueue queue(f.pool, f.pool.take_empty());
