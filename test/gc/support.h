@@ -10,11 +10,13 @@
 #include <tricolor/gc.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <random>
 #include <string>
 #include <thread>
 #include <utility>
@@ -107,6 +109,46 @@ inline Node* make_node(std::uint64_t value, Node* next = nullptr) {
 inline bool intact(const Node* node, std::uint64_t value) {
   return node->value == value && node->check == checksum(value);
 }
+
+// Lists that are checked all the time: what a thread has made must be as it was made.
+class Lists {
+ public:
+  explicit Lists(std::uint64_t seed) : x_random(seed) {}
+
+  // One step: makes a list or checks and drops one. False when an object was lost.
+  bool step() {
+    const std::size_t slot = x_random() % x_lists.size();
+    if (!check(slot)) return false;
+    const std::size_t length = x_random() % 200;
+    x_first[slot] = x_random();
+    x_length[slot] = length;
+    Node* list = nullptr;
+    for (std::size_t i = 0; i < length; ++i) list = make_node(x_first[slot] + i, list);
+    x_lists[slot] = list;
+    return true;
+  }
+
+  bool check_all() const {
+    for (std::size_t slot = 0; slot < x_lists.size(); ++slot) {
+      if (!check(slot)) return false;
+    }
+    return true;
+  }
+
+  bool check(std::size_t slot) const {
+    std::size_t left = x_length[slot];
+    for (const Node* node = x_lists[slot]; node != nullptr; node = node->next) {
+      if (left-- == 0 || !intact(node, x_first[slot] + left)) return false;
+    }
+    return left == 0;
+  }
+
+ private:
+  std::mt19937_64 x_random;
+  std::array<Node*, 16> x_lists = {};
+  std::array<std::uint64_t, 16> x_first = {};
+  std::array<std::size_t, 16> x_length = {};
+};
 
 // Under stress=n collections come by themselves, so numbers of them say nothing.
 inline bool stressed() {
