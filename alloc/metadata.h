@@ -22,6 +22,9 @@ class Metadata {
   // `bytes` as it was taken.
   void give_back(void* block, std::size_t bytes);
 
+  // Held by a thread that forks.
+  Mutex& mutex() { return x_lock; }
+
   std::size_t mapped_bytes() const { return x_mapped_bytes.load(std::memory_order_relaxed); }
 
  private:

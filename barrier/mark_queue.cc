@@ -117,6 +117,13 @@ void PacketPool::let_helpers_come() {
   x_end_helpers = false;
 }
 
+void PacketPool::forget_helpers() {
+  dcheck(x_working == 0 && x_shared == nullptr, "queue.end");
+  x_waiting = 0;
+  x_end_helpers = false;
+  x_hungry.store(false, std::memory_order_relaxed);
+}
+
 // With the lock held, which it gives up meanwhile. What is waited for may be missed only by news that came before the lock
 // was given up, and those have changed the word.
 void PacketPool::wait_for_news() {

@@ -54,6 +54,10 @@ class PacketPool {
   void end_helpers();
   void let_helpers_come();
 
+  // Held by a thread that forks, between cycles; and in the child the helpers are gone. With the lock held.
+  Mutex& mutex() { return x_lock; }
+  void forget_helpers();
+
   // Does a marker wait in vain? Relaxed: a hint; who follows it in vain has shared a packet too early.
   bool is_wanted() const { return x_hungry.load(std::memory_order_relaxed) && !has_shared(); }
 

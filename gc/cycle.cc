@@ -427,6 +427,26 @@ void Cycle::shut_down(Mutator& mutator) {
   });
 }
 
+void Cycle::lock_for_fork() {
+  x_run.lock();
+  x_lock.lock();
+}
+
+void Cycle::forget_threads() {
+  check(x_started.load(std::memory_order_relaxed) == x_completed.load(std::memory_order_relaxed),
+        "fork.quiet");
+  x_has_thread = false;
+  x_end_thread = false;
+  x_force_next = false;
+  x_requested = x_completed.load(std::memory_order_relaxed);
+  x_crew.forget_helpers();
+}
+
+void Cycle::unlock_after_fork() {
+  x_lock.unlock();
+  x_run.unlock();
+}
+
 void Cycle::add_to(statistics& out) const {
   const auto read = [](const std::atomic<std::uint64_t>& n) {
     return n.load(std::memory_order_relaxed);

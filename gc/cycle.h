@@ -57,10 +57,16 @@ class Cycle {
   // Ends the collector's thread once it is idle, and the markers' threads; the next cycle starts them again.
   void shut_down(Mutator& mutator);
 
+  // fork.h: no cycle runs, none is asked for. In the child, in between, the library's threads and those that waited are gone.
+  void lock_for_fork();
+  void forget_threads();
+  void unlock_after_fork();
+
   // Recomputes the goal after a change of the settings.
   void reset_goal();
 
   Sweeper& sweeper() { return x_sweeper; }
+  MarkCrew& crew() { return x_crew; }
   std::uint64_t goal_bytes() const { return x_goal_bytes.load(std::memory_order_relaxed); }
   void add_to(statistics& out) const;
 

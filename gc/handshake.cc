@@ -64,6 +64,12 @@ bool Handshake::create(int signal, std::uint64_t warn_after_ns) {
   return sigaction(x_signal, &action, nullptr) == 0;
 }
 
+// The C library does not free the loader's lock in a forked child, so no fork may come while we hold it.
+bool Handshake::list_tls(Mutator& mutator) {
+  const Guard guard(x_attaching);
+  return mutator.tls.list(x_heap.allocator().metadata);
+}
+
 Mutator* Handshake::attach() {
   Metadata& metadata = x_heap.allocator().metadata;
   void* const memory = metadata.take(sizeof(Mutator));
@@ -72,9 +78,8 @@ Mutator* Handshake::attach() {
   if (memory != nullptr && words != nullptr) {
     const std::size_t capacity = x_heap.settings().tinybuffers != 0 ? 4 : StackCapture::kCapacity;
     mutator = ::new (memory) Mutator(x_heap, static_cast<std::uintptr_t*>(words), capacity);
-    if (!grow_tables(x_heap.allocator(), *mutator, kFirstTypedKind) ||
-        !mutator->tls.list(metadata) || !current_stack_bounds(mutator->stack) ||
-        pthread_setspecific(x_exit_key, mutator) != 0) {
+    if (!grow_tables(x_heap.allocator(), *mutator, kFirstTypedKind) || !list_tls(*mutator) ||
+        !current_stack_bounds(mutator->stack) || pthread_setspecific(x_exit_key, mutator) != 0) {
       mutator->tls.free(metadata);
       free_tables(x_heap.allocator(), *mutator);
       mutator = nullptr;
@@ -86,7 +91,7 @@ Mutator* Handshake::attach() {
     return nullptr;
   }
   mutator->thread = os::thread_id();
-  mutator->is_main_thread = mutator->thread == os::process_id();
+  mutator->is_on_main_stack = mutator->stack.contains(os::main_stack_address());
   mutator->park = park_hook;
   // A host that blocks every signal before it starts its threads would hide them from us.
   sigset_t ours;
@@ -126,6 +131,10 @@ void Handshake::detach(Mutator& mutator) {
       },
       &detach);
   pthread_setspecific(x_exit_key, nullptr);
+  free(mutator);
+}
+
+void Handshake::free(Mutator& mutator) {
   Metadata& metadata = x_heap.allocator().metadata;
   mutator.tls.free(metadata);
   free_tables(x_heap.allocator(), mutator);
@@ -247,12 +256,62 @@ void Handshake::name_laggards(std::uint64_t waited_ns) {
   });
 }
 
+// ---- fork
+
+void Handshake::lock_for_fork(const Mutator* forking) {
+  constexpr std::uint64_t kNapNs = 50'000;
+  x_attaching.lock();
+  x_registry.lock();
+  for_each_mutator([&](Mutator& m) {
+    if (&m != forking) m.fork_gate.store(1, std::memory_order_seq_cst);
+  });
+  // They leave their sections soon: none can be waiting for a lock that we have so far.
+  for_each_mutator([&](Mutator& m) {
+    if (&m == forking) return;
+    // Acquire (part of seq_cst): what was done in the section. Pairs with ~CriticalSection (release).
+    for (int i = 0; m.internal_depth.load(std::memory_order_seq_cst) != 0; ++i) {
+      if (i < kLooks) {
+        os::relax();
+      } else {
+        os::futex_wait(m.fork_gate, 1, kNapNs);  // nobody wakes us: sections are not slowed down
+      }
+    }
+  });
+}
+
+void Handshake::forget_others(Mutator* survivor) {
+  for (Mutator* m = x_first; m != nullptr;) {
+    Mutator* const next = m->next;
+    if (m != survivor) {
+      // In the middle of a unit the runs may be half changed; then the next sweep finds what was claimed.
+      if (m->in_unit.load(std::memory_order_relaxed) == 0) return_all(x_heap.allocator(), *m);
+      free(*m);
+    }
+    m = next;
+  }
+  x_first = survivor;
+  x_count.store(survivor != nullptr ? 1 : 0, std::memory_order_relaxed);
+  if (survivor == nullptr) return;
+  survivor->next = nullptr;
+  survivor->previous = nullptr;
+  survivor->thread = os::thread_id();
+}
+
+void Handshake::unlock_after_fork() {
+  for_each_mutator([](Mutator& m) {
+    // Release: what the thread that forked did is visible to those that it lets in. Pairs with CriticalSection.
+    if (m.fork_gate.exchange(0, std::memory_order_seq_cst) != 0) os::futex_wake_all(m.fork_gate);
+  });
+  x_registry.unlock();
+  x_attaching.unlock();
+}
+
 // ---- the mutator's side
 
 // The main thread's stack may grow further than when it attached: the limit can be raised. Async-signal-safe.
 bool Handshake::is_on_stack(Mutator& mutator, const void* p) {
   if (mutator.stack.contains(p)) return true;
-  if (!mutator.is_main_thread) return false;
+  if (!mutator.is_on_main_stack) return false;
   mutator.stack.lowest =
       std::min(mutator.stack.lowest, mutator.stack.base - os::main_stack_limit_bytes());
   return mutator.stack.contains(p);

@@ -77,6 +77,12 @@ class Handshake {
   std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }
   int signal() const { return x_signal; }
 
+  // fork.h: nobody attaches, detaches, or is inside a critical section of the library but `forking` (null: a thread that is
+  // not attached). In the child, in between, only `survivor` is left.
+  void lock_for_fork(const Mutator* forking);
+  void forget_others(Mutator* survivor);
+  void unlock_after_fork();
+
   // The mutator's side. park: at a poll or on the way out of a unit or critical section.
   void park(Mutator& mutator);
   void enter_blocked(Mutator& mutator, void* top);
@@ -124,12 +130,16 @@ class Handshake {
   void ask(Mutator& mutator);
   static bool is_on_stack(Mutator& mutator, const void* p);
   void name_laggards(std::uint64_t waited_ns);
+  bool list_tls(Mutator& mutator);
+  void free(Mutator& mutator);
 
   Heap& x_heap;
   int x_signal = 0;
   std::uint64_t x_warn_after_ns = 0;
   pthread_key_t x_exit_key = 0;
 
+  Mutex x_attaching{
+      LockRank::kAttach};  // a fork in the middle would leave the loader's lock behind
   Mutex x_registry{LockRank::kRegistry};
   Mutator* x_first = nullptr;  // guarded by x_registry
   std::atomic<std::size_t> x_count{0};

@@ -10,6 +10,7 @@
 #include "alloc/base/check.h"
 #include "alloc/base/log.h"
 #include "alloc/base/os.h"
+#include "gc/fork.h"
 #include "gc/options.h"
 #include "roots/registers.h"
 #include "roots/unwind.h"
@@ -32,6 +33,8 @@ std::size_t page_limit(std::uint64_t bytes) {
 
 }  // namespace
 
+Mutex& Heap::creation_mutex() { return creation; }
+
 Heap* Heap::get() {
   // Acquire: the heap is complete. Pairs with make (release).
   if (Heap* const heap = existing(); heap != nullptr) return heap;
@@ -43,7 +46,7 @@ bool Heap::make(const options& wanted) {
   if (existing() != nullptr)
     return false;  // so that no running mutator takes the lock [lock.critical]
   const Guard guard(creation);
-  if (existing() != nullptr) return false;
+  if (existing() != nullptr || !install_fork_handlers()) return false;
   // Not in the program's segments, which are scanned, and never destroyed: threads may outlive main.
   void* const memory = os::map(round_up(sizeof(Heap), os::kernel_page_bytes()),
                                os::kernel_page_bytes(), "tricolor metadata");

@@ -38,6 +38,9 @@ class Heap {
   // Makes it with these options (the environment wins over them). False when it is there already.
   static bool make(const options& wanted);
 
+  // Held while it is made, and by a thread that forks.
+  static Mutex& creation_mutex();
+
   // The calling thread's mutator; attaches the thread if need be. Throws std::bad_alloc when memory is refused.
   static Mutator& mutator();
 

@@ -38,6 +38,13 @@ class MarkCrew {
   // Ends the helpers' threads and waits for them. Not during a cycle. The next one starts them again.
   void end_helpers();
 
+  // Held by a thread that forks; in the child, with it held, the helpers are gone. Not during a cycle.
+  Mutex& mutex() { return x_pool.mutex(); }
+  void forget_helpers() {
+    x_pool.forget_helpers();
+    x_started = 1;
+  }
+
   // What the cycle has marked so far; nobody marks.
   std::uint64_t marked_bytes() const { return sum(&Marker::marked_bytes); }
   std::uint64_t marked_objects() const { return sum(&Marker::marked_objects); }

@@ -29,19 +29,26 @@ struct Mutator : LocalCache {
   std::atomic<MutatorState> state{MutatorState::running};
   std::int32_t thread = 0;  // the kernel's id
   StackBounds stack;
-  bool is_main_thread = false;
+  bool is_on_main_stack = false;  // which may grow further; in a forked child maybe none is
   StackCapture capture;
   // The stop (value of the stop word) that `capture` belongs to. Written by who captured, the owner or the stopper; read by
   // the stopper.
   std::atomic<std::uint32_t> captured_stop{0};
   void* blocked_top = nullptr;
   TlsBlocks tls;
-  // Critical sections of the library itself that are open: 0 or 1. Written by the owner; read by the stopper, for its message.
+  // Critical sections of the library itself that are open: 0 or 1. Written by the owner; read by the stopper, for its message,
+  // and by a thread that forks.
   std::atomic<std::uint8_t> internal_depth{0};
+  // 1 while another thread forks: no critical section of the library may be entered [fork.quiet]. Written by the thread that
+  // forks; the owner waits for 0.
+  std::atomic<std::uint32_t> fork_gate{0};
   std::uint64_t next_stress_at =
       0;                    // stress=n: the value of claimed_cells at which to collect next
   Mutator* next = nullptr;  // registry; guarded by its lock
   Mutator* previous = nullptr;
+
+  // The gate was found shut, with internal_depth at 1: waits until it is open and internal_depth is 1.
+  [[gnu::cold]] void wait_for_fork();
 };
 
 // The calling thread's mutator, or null.
@@ -56,9 +63,14 @@ class CriticalSection {
         mutator.in_unit.load(std::memory_order_relaxed) != 0) [[unlikely]] {
       usage_error(
           "a signal handler uses gc:: while its thread is inside it. Signal handlers must not "
-          "touch managed memory.");
+          "touch managed memory. (Nor must handlers of pthread_atfork that were registered before "
+          "this library was loaded.)");
     }
-    mutator.internal_depth.store(1, std::memory_order_relaxed);
+    // Sequentially consistent, both: the thread that forks sees us inside, or we see the gate shut. Pairs with
+    // Handshake::lock_for_fork.
+    mutator.internal_depth.store(1, std::memory_order_seq_cst);
+    if (mutator.fork_gate.load(std::memory_order_seq_cst) != 0) [[unlikely]]
+      mutator.wait_for_fork();
     // Relaxed, as for thread_cache::in_unit [unit.no-stop].
     const auto depth = x_mutator.critical_depth.load(std::memory_order_relaxed);
     x_mutator.critical_depth.store(static_cast<std::uint8_t>(depth + 1), std::memory_order_relaxed);
@@ -67,7 +79,8 @@ class CriticalSection {
   CriticalSection(const CriticalSection&) = delete;
   CriticalSection& operator=(const CriticalSection&) = delete;
   ~CriticalSection() {
-    x_mutator.internal_depth.store(0, std::memory_order_relaxed);
+    // Release: what we did is whole. Pairs with Handshake::lock_for_fork.
+    x_mutator.internal_depth.store(0, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     const auto depth =
         static_cast<std::uint8_t>(x_mutator.critical_depth.load(std::memory_order_relaxed) - 1);

@@ -28,6 +28,9 @@ class Sweeper {
   // Sweeps what is left and waits for those that are still at a span.
   void finish();
 
+  // Nobody is between taking a span from the walk and the end of its sweep.
+  bool nobody_sweeps() const { return x_sweeping.load(std::memory_order_acquire) == 0; }
+
   bool done() const { return x_done.load(std::memory_order_acquire); }
 
  private:

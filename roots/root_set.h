@@ -22,6 +22,9 @@ class RootSet {
   RootSlot* take();
   void give_back(RootSlot* slot);
 
+  // Held by a thread that forks.
+  Mutex& mutex() { return x_lock; }
+
   // Calls fn(void* word) for every slot in use that is not null. Takes the lock, also with the world stopped: a thread that
   // is not attached, or inside blocking_call, may be giving a handle back.
   template <class Fn>

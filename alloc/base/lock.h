@@ -18,6 +18,7 @@ enum class LockRank : std::uint8_t {
   kInit,       // creation of the process's heap
   kRun,        // a cycle, one at a time
   kCycle,      // requests to the collector
+  kAttach,     // a thread that attaches asks the loader
   kRegistry,   // list of mutators; held for the whole of a stop
   kKinds,      // registration of types
   kSweep,      // cursor of the sweeper

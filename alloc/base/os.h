@@ -76,6 +76,9 @@ std::int32_t process_id();
 // Is there a thread of this process with this id?
 bool thread_exists(std::int32_t thread);
 
+// An address on the stack that the process began with, above every frame. Null where the kernel does not tell.
+const void* main_stack_address();
+
 // How far the main thread's stack may grow now (RLIMIT_STACK); 0 when there is no limit.
 std::size_t main_stack_limit_bytes();
 

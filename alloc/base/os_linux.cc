@@ -252,6 +252,11 @@ bool thread_exists(std::int32_t thread) {
   return syscall(SYS_tgkill, getpid(), thread, 0) == 0;
 }
 
+const void* main_stack_address() {
+  // The kernel puts these bytes there, for the C library's stack protector.
+  return pointer_to(getauxval(AT_RANDOM));
+}
+
 std::size_t main_stack_limit_bytes() {
   const KeepErrno keep;
   rlimit limit = {};

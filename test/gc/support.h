@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <random>
 #include <string>
 #include <thread>
@@ -168,6 +169,12 @@ inline void wait_until(const std::atomic<int>& counter, int wanted) {
   gc::blocking_call([&] {
     for (int now; (now = counter.load()) < wanted;) counter.wait(now);
   });
+}
+
+// Takes a lock that threads hold while they allocate or are stopped.
+inline std::unique_lock<std::mutex> lock_blocked(std::mutex& mutex) {
+  gc::blocking_call([&] { mutex.lock(); });
+  return {mutex, std::adopt_lock};
 }
 
 inline void raise(std::atomic<int>& counter, int to) {

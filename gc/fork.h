@@ -1,0 +1,41 @@
+// fork(): parent and child both go on allocating and collecting.
+//
+// The handlers of pthread_atfork are registered when the library is loaded, before those of whoever is linked against it. So
+// prepare comes last, when the program's own handlers have taken their locks and do not need us any more, and is undone
+// first, before they do.
+//
+//   prepare   waits for the cycle that runs, for sections of the library that other threads are in, and for nothing else:
+//             never for user code, not even inside gc::critical. A running mutator counts as blocked meanwhile, so that a
+//             stop does not wait for it. The world is not stopped: a stopped thread could hold a lock that another prepare
+//             handler, or fork itself (malloc's), is about to take.
+//   parent    lets everyone go on. Threads that needed the slow half of an allocation meanwhile have waited; others have not
+//             noticed.
+//   child     has one thread. The other mutators are dropped, with their claims returned; their stacks and thread-local
+//             storage are no roots any more, their gc::root handles still are. The threads of the library are gone; the next
+//             cycles start them again. A sweep goes on where it was. Heap pages are private copies, as all memory.
+//
+// Invariant [fork.quiet]: between prepare and its end no cycle runs and none is asked for, no mutator joins or leaves or is
+//   inside a critical section of the library (Mutator::fork_gate keeps it out), and of the locks that others can hold
+//   outside of those the forking thread holds each. So nobody else holds any of our locks, and all that they guard is
+//   whole in the child.
+//
+// What they do not guard: a thread may be in the middle of a unit, or of its attaching or detaching. The cells of such a
+// unit's run stay allocated till the child's next sweep; of such an attaching or detaching a few KiB of metadata may be lost
+// to the child. (Linux copies a process as at one instant: threads that would write meanwhile wait, so what the child has
+// of another thread's writes is a prefix of them.)
+//
+// In this version a cycle marks with the world stopped, so waiting for it (Cycle's lock x_run) is short. Once marking is
+// concurrent, prepare must not wait for the mark: it will wait for phase changes only, and the child abandon the mark (drop
+// queues, clear mark bits, disarm the barriers of the one mutator left).
+//
+// A child that was made without these handlers (vfork, posix_spawn, _Fork, a bare clone), or by a signal handler that
+// interrupted the library itself on its thread, may do what such children may: exec or _exit.
+#pragma once
+
+namespace tricolor::impl {
+
+// Registers the handlers, once. Called when the library is loaded, and again when the heap is made; false when memory is
+// refused.
+bool install_fork_handlers();
+
+}  // namespace tricolor::impl

@@ -1,0 +1,354 @@
+// fork for real, with other threads in the middle of whatever they do. Each case is a process of its own, and each of its
+// children collects.
+#include "gc/fork.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <tricolor/gc.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cerrno>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+
+namespace {
+
+constexpr unsigned kPatienceSeconds = 60;  // then a child counts as one that hangs
+
+// The forked children's exit codes.
+enum Fault : int {
+  kNone = 0,
+  kLostBefore,    // what was alive at the fork
+  kLostAfter,     // what survived a collection, or was made by the child
+  kThreads,       // the number of threads is wrong
+  kNoCycle,       // a cycle that was due did not run
+  kGrandchild,    // the same there
+  kSignal = 100,  // ended by a signal: a crash, or the alarm
+};
+
+int wait_for(pid_t child) {
+  int status = 0;
+  if (child < 0) return kSignal;
+  gc::blocking_call([&] {
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+  });
+  return WIFEXITED(status) ? WEXITSTATUS(status) : kSignal + WTERMSIG(status);
+}
+
+// Under ThreadSanitizer a child of several threads may not start one, unless it is told otherwise.
+const Variables kForkingChild = {
+    {"TSAN_OPTIONS", "halt_on_error=1:second_deadlock_stack=1:die_after_fork=0"}};
+
+// ------------------------------------------------------------------------ what everybody looks at
+
+// A list that some threads change under a lock, which whoever forks holds meanwhile, as with any data of several threads.
+gc::ptr<Node> shared;
+std::atomic<std::uint64_t> shared_length{0};
+std::mutex shared_lock;
+
+void grow_shared() {
+  Node* const node = make_node(0);
+  const auto guard = lock_blocked(shared_lock);
+  const std::uint64_t length = shared_length.load(std::memory_order_relaxed);
+  if (length >= 200) {
+    shared = nullptr;
+    shared_length = 0;
+  } else {
+    node->value = length;
+    node->check = checksum(length);
+    node->next = shared;
+    shared = node;
+    shared_length = length + 1;
+  }
+}
+
+bool shared_is_whole() {
+  std::uint64_t left = shared_length.load();
+  for (const Node* node = shared; node != nullptr; node = node->next) {
+    if (left == 0 || !intact(node, --left)) return false;
+  }
+  return left == 0;
+}
+
+// A child's life. `lists`: of the thread that forked, null if it had none.
+Fault live_on(Lists* lists, bool until_due, int generation) {
+  alarm(kPatienceSeconds);
+  if (lists != nullptr && !lists->check_all()) return kLostBefore;
+  if (!shared_is_whole()) return kLostBefore;
+  Node* const mine = make_node(77, make_node(78));
+  gc::collect();
+  if (gc::stats().threads_count != 1) return kThreads;
+  if (!intact(mine, 77) || !intact(mine->next, 78) || !shared_is_whole()) return kLostAfter;
+  Lists more(static_cast<std::uint64_t>(generation));
+  for (int i = 0; i < 20; ++i) {
+    grow_shared();
+    if (!more.step()) return kLostAfter;
+    if (lists != nullptr && !lists->step()) return kLostAfter;
+  }
+  if (until_due) {  // the collector's thread starts again
+    const std::uint64_t cycles = gc::stats().cycles_total;
+    for (int i = 0; i < 100'000 && gc::stats().cycles_total == cycles; ++i)
+      gc::make_array<char>(2'000);
+    if (gc::stats().cycles_total == cycles) return kNoCycle;
+  }
+  if (generation == 1) {
+    const pid_t grandchild = fork();
+    if (grandchild == 0) _exit(live_on(lists, until_due, 2));
+    if (wait_for(grandchild) != kNone) return kGrandchild;
+  }
+  gc::collect();
+  const bool whole = (lists == nullptr || lists->check_all()) && more.check_all();
+  return whole && shared_is_whole() ? kNone : kLostAfter;
+}
+
+// Forks as the round says; in the parent, the child's fault.
+int fork_once(int round, Lists& lists) {
+  const bool until_due = round % 20 < 4;
+  int fault = 0;
+  const auto fork_here = [&](Lists* mine) {
+    auto guard = lock_blocked(shared_lock);
+    const pid_t child = fork();
+    guard.unlock();
+    if (child == 0) _exit(live_on(mine, until_due, 1));
+    fault = wait_for(child);
+  };
+  switch (round % 4) {
+    case 0:  // a running mutator
+      fork_here(&lists);
+      break;
+    case 1: {  // inside blocking_call
+      pid_t child = -1;
+      gc::blocking_call([&] {
+        shared_lock.lock();
+        child = fork();
+        shared_lock.unlock();
+      });
+      if (child == 0) _exit(live_on(&lists, until_due, 1));
+      fault = wait_for(child);
+      break;
+    }
+    case 2:  // a thread that is attached
+      on_thread([&] {
+        Lists own(static_cast<std::uint64_t>(round));
+        for (int i = 0; i < 5; ++i) own.step();
+        fork_here(&own);
+        if (!own.check_all()) fault = kLostAfter;
+      });
+      break;
+    default: {  // a thread that is not, also not in the child until it collects
+      std::thread thread([&] {
+        shared_lock.lock();
+        const pid_t child = fork();
+        shared_lock.unlock();
+        if (child == 0) _exit(live_on(nullptr, until_due, 1));
+        fault = wait_for(child);
+      });
+      join(thread);
+    }
+  }
+  return fault;
+}
+
+void fork_many_times(int rounds) {
+  gc::set_min_heap(0);
+  const auto seed = test_seed();
+  INFO("TRICOLOR_TEST_SEED=" << seed);
+  std::atomic<bool> end{false};
+  std::atomic<int> lost{0};
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 2; ++t) {
+    threads.push_back(start_thread([&, t] {
+      Lists own(seed + t);
+      gc::root<Node> handle;
+      while (!end) {
+        if (!own.step()) ++lost;
+        grow_shared();
+        handle = make_node(5);
+        gc::blocking_call([&] { handle.reset(); });
+        gc::make_array<char>(40'000);
+      }
+    }));
+  }
+  threads.push_back(start_thread([&] {
+    while (!end) {
+      gc::collect();
+      on_thread([] { make_node(1); });  // threads come and go, too
+    }
+  }));
+  Lists lists(seed + 100);
+  int failed = 0;
+  int first_fault = kNone;
+  for (int round = 0; round < rounds && failed < 5; ++round) {
+    if (!lists.step()) ++lost;
+    const int fault = fork_once(round, lists);
+    if (fault != kNone && failed++ == 0) first_fault = fault;
+  }
+  end = true;
+  for (std::thread& thread : threads) join(thread);
+  INFO("first fault: " << first_fault);
+  CHECK(failed == 0);
+  CHECK(lost == 0);
+  CHECK(lists.check_all());
+  CHECK(shared_is_whole());
+}
+
+}  // namespace
+
+TEST_CASE("child forks a thousand times", "[.child]") {
+  fork_many_times(tricolor::impl::kThreadSanitizer ? 60 : 1'000);
+}
+
+TEST_CASE(
+    "a program whose threads allocate and collect forks a thousand times; the children collect and "
+    "fork, and nobody loses an object or hangs",
+    "[process]") {
+  const ProgramEnd end = run_program("child forks a thousand times", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child forks with markers' threads", "[.child]") {
+  gc::root<Node> large;
+  for (std::uint64_t i = 0; i < 150'000; ++i) large = make_node(i, large);  // some 5 MB
+  gc::collect();
+  fork_many_times(20);
+  std::uint64_t left = 150'000;
+  bool whole = true;
+  for (const Node* node = large; node != nullptr; node = node->next) whole &= intact(node, --left);
+  CHECK(whole);
+  CHECK(left == 0);
+}
+
+TEST_CASE("children start the markers' threads again", "[process]") {
+  Variables variables = kForkingChild;
+  variables.emplace_back("TRICOLOR_DEBUG", "workers=3");
+  const ProgramEnd end = run_program("child forks with markers' threads", variables);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child forks before its first allocation", "[.child]") {
+  for (int generation = 0; generation < 2; ++generation) {
+    const pid_t child = fork();
+    if (child == 0) _exit(live_on(nullptr, true, 1));
+    CHECK(wait_for(child) == kNone);
+    make_node(1);
+  }
+}
+
+TEST_CASE("a program that forks before it has a heap, and after, has one in each process",
+          "[process]") {
+  const ProgramEnd end = run_program("child forks before its first allocation", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child forks inside a stop that waits for it", "[.child]") {
+  // Another thread is inside gc::critical while a stop is under way: the stop does not wait for the thread that forks.
+  for (int i = 0; i < 20; ++i) {
+    std::atomic<int> step{0};
+    std::thread critical = start_thread([&] {
+      const gc::critical section;
+      raise(step, 1);
+      while (tricolor::detail::current_cache->stop_note.load() == 0) std::this_thread::yield();
+      raise(step, 2);
+      for (int turns = 0; turns < 200; ++turns) std::this_thread::yield();
+    });
+    std::thread collector = start_thread([&] {
+      wait_until(step, 1);
+      gc::collect();
+    });
+    while (step.load() < 2) gc::safepoint();
+    Node* const node = make_node(6);
+    const pid_t child = fork();
+    if (child == 0) _exit(intact(node, 6) ? live_on(nullptr, false, 1) : kLostBefore);
+    CHECK(wait_for(child) == kNone);
+    CHECK(intact(node, 6));
+    join(critical);
+    join(collector);
+  }
+}
+
+TEST_CASE("a fork waits for the stop that is under way and does not hold it up", "[process]") {
+  const ProgramEnd end = run_program("child forks inside a stop that waits for it", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child forks beside a thread that stays in a critical section", "[.child]") {
+  std::atomic<int> step{0};
+  std::thread critical = start_thread([&] {
+    const gc::critical section;
+    raise(step, 1);
+    while (step.load() < 2) std::this_thread::yield();
+  });
+  wait_until(step, 1);
+  const pid_t child = fork();  // user code: not waited for
+  if (child == 0) _exit(live_on(nullptr, false, 1));
+  CHECK(wait_for(child) == kNone);
+  raise(step, 2);
+  join(critical);
+}
+
+TEST_CASE("a fork does not wait for a thread inside gc::critical", "[process]") {
+  const ProgramEnd end =
+      run_program("child forks beside a thread that stays in a critical section", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child forks inside critical", "[.child]") {
+  const gc::critical section;
+  if (fork() == 0) _exit(0);
+}
+
+TEST_CASE("a fork inside gc::critical is told so", "[process]") {
+  const ProgramEnd end = run_program("child forks inside critical", kForkingChild);
+  INFO(end.output);
+  CHECK((end.exit_code != 0 || end.signal != 0));
+  CHECK(has_line(end.output, "fork() inside gc::critical"));
+}
+
+TEST_CASE("child has handlers around fork", "[.child]") {
+  // The program's handlers run while the library may be used: before its own prepare, after its own parent and child.
+  static std::atomic<int> runs;
+  static gc::root<Node> made;
+  REQUIRE(pthread_atfork(
+              [] {
+                made = make_node(1);
+                gc::collect();
+                ++runs;
+              },
+              [] {
+                made = make_node(2, made);
+                gc::collect();
+                ++runs;
+              },
+              [] {
+                made = make_node(3, made);
+                gc::collect();
+                ++runs;
+              }) == 0);
+  const auto made_since = [](std::uint64_t value) {
+    return intact(made, value) && intact(made->next, 1) && runs == 2;
+  };
+  const pid_t child = fork();
+  if (child == 0) _exit(made_since(3) ? live_on(nullptr, false, 1) : kLostBefore);
+  CHECK(made_since(2));
+  CHECK(wait_for(child) == kNone);
+}
+
+TEST_CASE("the program's own handlers around fork may allocate and collect", "[process]") {
+  const ProgramEnd end = run_program("child has handlers around fork", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
