@@ -7,7 +7,11 @@
 //     2. unless there are free pages, spans of any kind that are empty once they are swept give theirs
 //        a claim from the kind's spans (sweeping at most kSweepTries of them), else a fresh span from free pages, else from
 //        the system
-//     3. memory ends: sweep everything, a full collection, once more from 2; then std::bad_alloc
+//     3. memory ends: a full collection, which sweeps everything, and once more from 2
+//     4. the host's out-of-memory callback is asked, with nothing held; once more from 1 as long as it says so
+//     5. std::bad_alloc; nothing has changed
+//
+// Inside gc::critical the world cannot be stopped: 5 follows 2 there. Inside the callback 5 follows 3.
 //
 // Large objects take their pages at step 2 directly.
 #include <cstring>
@@ -148,6 +152,39 @@ char* take_claimed(const detail::cell_request& request, const char** listed) {
   return cell;
 }
 
+// Null when there is no memory.
+char* try_allocate(Heap& heap, Mutator& mutator, Kind& kind, const detail::cell_request& request,
+                   const char** listed) {
+  char* cell = nullptr;
+  bool zero = false;
+  sweep_before_growing(heap, mutator,
+                       kind.cell_bytes != 0 ? PageCount{kind.pages} : pages_for(request.bytes));
+  {
+    const CriticalSection critical(mutator);
+    cell = kind.cell_bytes != 0 ? take_small(heap, mutator, kind)
+                                : take_large(heap, kind, request, zero);
+    if (listed != nullptr) *listed = cell;
+  }
+  if (cell != nullptr && zero) make_ready(heap, cell, pages_for(request.bytes).bytes());
+  return cell;
+}
+
+// Is it worth another try? The callback may do anything that a program may do in an allocation, throw too.
+bool ask_host(Heap& heap, Mutator& mutator, std::size_t bytes) {
+  // Acquire: what the callback reads. Pairs with set_out_of_memory_callback (release).
+  const out_of_memory_callback callback =
+      heap.settings().out_of_memory.load(std::memory_order_acquire);
+  if (callback == nullptr || mutator.asks_host) return false;
+  struct Asking {
+    explicit Asking(Mutator& m) : mutator(m) { mutator.asks_host = true; }
+    Asking(const Asking&) = delete;
+    Asking& operator=(const Asking&) = delete;
+    ~Asking() { mutator.asks_host = false; }
+    Mutator& mutator;
+  } const asking(mutator);
+  return callback(bytes);
+}
+
 [[gnu::noinline]] char* allocate_slowest(const detail::cell_request& request, const char** listed) {
   Mutator& mutator = Heap::mutator();
   Heap& heap = mutator.heap;
@@ -157,29 +194,21 @@ char* take_claimed(const detail::cell_request& request, const char** listed) {
         "allocation out of it.");
   }
   if (request.bytes > std::size_t{1} << kAddressBits) throw std::bad_alloc();
-  Kind* const kind = kind_of(heap, mutator, request);
-  if (kind == nullptr) throw std::bad_alloc();
-  for (bool collected = false;; collected = true) {
+  do {
     heap.cycle().collect_if_due(mutator);
     collect_under_stress(heap, mutator);
-    char* cell = nullptr;
-    bool zero = false;
-    sweep_before_growing(heap, mutator,
-                         kind->cell_bytes != 0 ? PageCount{kind->pages} : pages_for(request.bytes));
-    {
-      const CriticalSection critical(mutator);
-      cell = kind->cell_bytes != 0 ? take_small(heap, mutator, *kind)
-                                   : take_large(heap, *kind, request, zero);
-      if (listed != nullptr) *listed = cell;
+    // Looked up each time: registering it needs memory, too.
+    for (bool collected = false;; collected = true) {
+      Kind* const kind = kind_of(heap, mutator, request);
+      char* const cell =
+          kind == nullptr ? nullptr : try_allocate(heap, mutator, *kind, request, listed);
+      if (cell != nullptr) return cell;
+      if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) throw std::bad_alloc();
+      if (collected) break;
+      heap.cycle().collect(mutator);
     }
-    if (cell != nullptr) {
-      if (zero) make_ready(heap, cell, pages_for(request.bytes).bytes());
-      return cell;
-    }
-    if (collected || mutator.critical_depth.load(std::memory_order_relaxed) != 0)
-      throw std::bad_alloc();
-    heap.cycle().collect(mutator);
-  }
+  } while (ask_host(heap, mutator, request.bytes));
+  throw std::bad_alloc();
 }
 
 }  // namespace

@@ -204,6 +204,13 @@ std::uint64_t set_hard_limit(std::uint64_t bytes) {
   return old;
 }
 
+out_of_memory_callback set_out_of_memory_callback(out_of_memory_callback fn) {
+  Heap* const heap = Heap::get();
+  if (heap == nullptr) throw std::bad_alloc();
+  // Release: what fn reads is ready. Pairs with ask_host (acquire).
+  return heap->settings().out_of_memory.exchange(fn, std::memory_order_acq_rel);
+}
+
 thread_scope::thread_scope() : x_attached(impl::current_mutator() == nullptr) { Heap::mutator(); }
 
 thread_scope::~thread_scope() {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include <tricolor/heap.h>
 #include <tricolor/options.h>
 #include <tricolor/stats.h>
 
@@ -21,6 +22,7 @@ struct Settings {
   std::atomic<std::uint64_t> memory_limit_bytes{no_limit};
   std::atomic<std::uint64_t> hard_limit_bytes{no_limit};
   std::atomic<std::uint64_t> min_heap_bytes{0};
+  std::atomic<out_of_memory_callback> out_of_memory{nullptr};
   int gctrace = 0;
   int gcstoptheworld = 1;
   int stress = 0;

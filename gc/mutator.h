@@ -44,6 +44,7 @@ struct Mutator : LocalCache {
   std::atomic<std::uint32_t> fork_gate{0};
   std::uint64_t next_stress_at =
       0;                    // stress=n: the value of claimed_cells at which to collect next
+  bool asks_host = false;   // inside the host's out-of-memory callback. Owner only
   Mutator* next = nullptr;  // registry; guarded by its lock
   Mutator* previous = nullptr;
 

@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cstdio>
+#include <mutex>
 #include <new>
 #include <string>
 #include <thread>
@@ -139,6 +141,226 @@ TEST_CASE("threads that meet the hard limit together all get bad_alloc or memory
   collect();
 }
 
+// ----------------------------------------------------------------------------- the host's callback
+
+namespace {
+
+// What the callbacks below work with; one test at a time.
+struct Host {
+  std::atomic<int> asked{0};
+  std::atomic<int> recursions_refused{0};
+  std::atomic<std::size_t> bytes{0};
+  std::mutex lock;
+  std::vector<gc::root<Node>> spare;  // guarded by lock
+  gc::root<Node> partial;
+
+  static Node* list_of(std::uint64_t nodes) {
+    Node* list = nullptr;
+    for (std::uint64_t i = 0; i < nodes; ++i) list = make_node(i, list);
+    return list;
+  }
+  // Drops one of what is kept for bad days; false when none is left.
+  bool drop_one() {
+    gc::root<Node> dropped;
+    const auto guard = lock_blocked(lock);
+    if (spare.empty()) return false;
+    dropped = std::move(spare.back());
+    spare.pop_back();
+    return true;
+  }
+};
+
+Host* host = nullptr;
+
+// Sets the callback and little room, and puts both back.
+class EndOfMemory {
+ public:
+  EndOfMemory(gc::out_of_memory_callback callback, std::uint64_t room) {
+    collect();
+    x_limit = set_room(room);
+    x_before = gc::set_out_of_memory_callback(callback);
+  }
+  EndOfMemory(const EndOfMemory&) = delete;
+  EndOfMemory& operator=(const EndOfMemory&) = delete;
+  ~EndOfMemory() {
+    gc::set_out_of_memory_callback(x_before);
+    gc::set_hard_limit(x_limit);
+  }
+
+ private:
+  std::uint64_t x_limit = 0;
+  gc::out_of_memory_callback x_before = nullptr;
+};
+
+constexpr std::uint64_t kRoom = 2 * kMiB;
+constexpr std::uint64_t kNever = 50'000'000;  // nodes
+
+}  // namespace
+
+TEST_CASE("the out-of-memory callback is asked after a full collection, and what it drops serves") {
+  Host own;
+  host = &own;
+  on_thread([&] {
+    for (int i = 0; i < 10; ++i) own.spare.emplace_back(Host::list_of(20'000));  // 640 KB each
+  });
+  gc::root<Node> list;
+  std::uint64_t length = 0;
+  {
+    const EndOfMemory end(
+        [](std::size_t bytes) {
+          ++host->asked;
+          host->bytes = bytes;
+          return host->drop_one();
+        },
+        kRoom);
+    const std::uint64_t cycles = gc::stats().cycles_forced;
+    on_thread([&] { length = grow_until_refused(list, kNever); });
+    CHECK(own.asked == 11);  // ten times it helped
+    CHECK(own.bytes == sizeof(Node));
+    CHECK(gc::stats().cycles_forced >= cycles + 11);
+  }
+  CHECK(length >= 200'000);
+  CHECK(length < kNever);
+  CHECK(all_intact(list, length));
+  list = nullptr;
+  collect();
+}
+
+TEST_CASE("a callback that gives up at once is asked once for each allocation that fails") {
+  Host own;
+  host = &own;
+  gc::root<Node> list;
+  std::uint64_t length = 0;
+  {
+    const EndOfMemory end(
+        [](std::size_t bytes) {
+          ++host->asked;
+          host->bytes = bytes;
+          return false;
+        },
+        kRoom);
+    on_thread([&] { length = grow_until_refused(list, kNever); });
+    CHECK(own.asked == 1);
+    CHECK_THROWS_AS(gc::make_array<char>(100 * kMiB), std::bad_alloc);
+    CHECK(own.asked == 2);
+    CHECK(own.bytes >= 100 * kMiB);
+    {
+      const gc::critical section;  // no collection in here, no callback either
+      CHECK_THROWS_AS(gc::make_array<char>(100 * kMiB), std::bad_alloc);
+    }
+    CHECK(own.asked == 2);
+  }
+  CHECK(all_intact(list, length));
+  CHECK(gc::make_array<char>(100 * kMiB).size() == 100 * kMiB);
+  CHECK(own.asked == 2);
+  list = nullptr;
+  collect();
+}
+
+TEST_CASE(
+    "a callback's exception passes through the allocation, a thousand times, and nothing is lost") {
+  Host own;
+  host = &own;
+  gc::root<Node> list;
+  std::uint64_t length = 0;
+  struct Enough {
+    int times;
+  };
+  {
+    const EndOfMemory end([](std::size_t) -> bool { throw Enough{++host->asked}; }, kRoom / 8);
+    on_thread([&] {
+      const int rounds = static_cast<int>(many(1'000));
+      for (int i = 1; i <= rounds; ++i) {
+        try {
+          for (;;) {
+            list = make_node(length, list);
+            ++length;
+          }
+        } catch (const Enough& enough) {
+          if (enough.times != i) break;
+        }
+      }
+      CHECK(own.asked == rounds);
+    });
+  }
+  CHECK(all_intact(list, length));
+  list = nullptr;
+  collect();
+}
+
+TEST_CASE(
+    "a callback may allocate and collect; when that fails it gets bad_alloc and is not asked "
+    "again") {
+  Host own;
+  host = &own;
+  gc::root<Node> list;
+  std::uint64_t length = 0;
+  {
+    const EndOfMemory end(
+        [](std::size_t) {
+          ++host->asked;
+          try {
+            for (;;) host->partial = make_node(1, host->partial);
+          } catch (const std::bad_alloc&) {
+            ++host->recursions_refused;
+          }
+          gc::collect();
+          host->partial = nullptr;
+          return host->asked < 3;
+        },
+        kRoom);
+    on_thread([&] { length = grow_until_refused(list, kNever); });
+    CHECK(own.asked == 3);
+    CHECK(own.recursions_refused == 3);
+  }
+  CHECK(all_intact(list, length));
+  list = nullptr;
+  collect();
+}
+
+TEST_CASE("threads that run out of memory together are all asked, a thousand times") {
+  Host own;
+  host = &own;
+  std::atomic<int> lost{0};
+  std::atomic<int> failed{0};
+  const int rounds = static_cast<int>(many(250));
+  constexpr std::uint64_t kList = 5'000;  // nodes: four threads want more than there is
+  {
+    const EndOfMemory end(
+        [](std::size_t) {
+          ++host->asked;
+          return host->drop_one();
+        },
+        kRoom / 4);
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+      threads.push_back(start_thread([&] {
+        for (int i = 0; i < rounds; ++i) {
+          // Fills what there is and keeps it for others' bad days, or drops it when it is refused.
+          gc::root<Node> list;
+          std::uint64_t length = 0;
+          const bool full = [&] {
+            length = grow_until_refused(list, kList);
+            return length < kList;
+          }();
+          if (full) ++failed;
+          if (!all_intact(list, length)) ++lost;
+          if (full) continue;
+          const auto guard = lock_blocked(own.lock);
+          own.spare.push_back(std::move(list));
+        }
+      }));
+    }
+    for (std::thread& thread : threads) join(thread);
+    CHECK(own.asked > rounds);
+    INFO("refused " << failed << " of " << 4 * rounds);
+    CHECK(failed < 4 * rounds);
+  }
+  CHECK(lost == 0);
+  own.spare.clear();
+  collect();
+}
+
 // ------------------------------------------------------------------------------ the kernel says no
 
 namespace {
@@ -175,6 +397,25 @@ TEST_CASE("child has no memory from the start", "[.child]") {
   CHECK_THROWS_AS(gc::collect(), std::bad_alloc);
   CHECK(gc::stats().cycles_total == 0);
 }
+TEST_CASE("child is asked when the kernel refuses", "[.child]") {
+  make_node(1);
+  static gc::root<char> spare;
+  static int asked = 0;
+  spare = gc::make_array<char>(64 * kMiB).data();
+  limit(RLIMIT_AS, virtual_bytes() + 70 * kMiB);
+  gc::set_out_of_memory_callback([](std::size_t) {
+    ++asked;
+    if (!spare) return false;
+    spare = nullptr;
+    return true;
+  });
+  gc::root<Node> list;
+  std::uint64_t length = 0;
+  on_thread([&] { length = grow_until_refused(list, kNever); });
+  CHECK(asked == 2);
+  CHECK(length >= 2'000'000);
+  CHECK(all_intact(list, length));
+}
 TEST_CASE("child cannot start threads", "[.child]") {
   // Memory for the heap is there; another thread's stack is not.
   make_node(1);
@@ -199,7 +440,8 @@ TEST_CASE(
   }
   const ProgramEnd end =
       run_program(GENERATE("child has a limited address space", "child has limited data",
-                           "child has no memory from the start", "child cannot start threads"));
+                           "child has no memory from the start",
+                           "child is asked when the kernel refuses", "child cannot start threads"));
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }

@@ -2,6 +2,7 @@
 // Everything here may be called by any thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include <tricolor/options.h>
@@ -32,9 +33,22 @@ int set_percent(int percent);
 // The soft limit: near it cycles come more often, but no allocation fails. no_limit = off. Returns the old value.
 std::uint64_t set_memory_limit(std::uint64_t bytes);
 
-// The hard limit: an allocation that would pass it collects, and then throws std::bad_alloc. Counts heap pages, not the
+// The hard limit: an allocation that would pass it collects, asks the host (below), and then throws std::bad_alloc. Counts heap pages, not the
 // collector's own structures. no_limit = off. Returns the old value.
 std::uint64_t set_hard_limit(std::uint64_t bytes);
+
+// The host's last word before an allocation of a managed object throws std::bad_alloc: called when the hard limit is reached
+// or the kernel refuses memory, and a full collection has not helped. True: something has been dropped (or a limit raised),
+// try again, with another full collection. False: throw. It is asked again as often as that does not help.
+//
+// `bytes` is what was asked for. The callback runs on the allocating thread, on several at once if several run out of memory,
+// with no lock of the library held: it may allocate (such an allocation throws without asking again), collect, wait, and
+// throw itself; its exception passes through the allocation, and nothing is lost. Not called inside gc::critical, where there
+// is no collection either, nor when memory for the collector's own structures is refused (the first use of the library,
+// handles). Null, the default: no callback. Returns the old one, which may still be running on other threads. Costs nothing
+// until memory ends.
+using out_of_memory_callback = bool (*)(std::size_t bytes);
+out_of_memory_callback set_out_of_memory_callback(out_of_memory_callback fn);
 
 // No cycle starts by itself below this heap size. Returns the old value.
 std::uint64_t set_min_heap(std::uint64_t bytes);

@@ -6,9 +6,10 @@
 //
 // Common to all: the memory of a type that can hold references is zero when its constructor starts; alignment is alignof(T)
 // (up to 8192). When the constructor throws, the cell is given back and the exception passes through. When memory ends (the
-// hard limit, or the kernel refuses), a full collection is run and the allocation tried again; then std::bad_alloc is thrown
-// and nothing is lost. A size that overflows is std::bad_array_new_length. Any thread may call them. Cost: a few nanoseconds
-// when the thread has a free cell at hand; an allocation may also wait for a collection.
+// hard limit, or the kernel refuses), a full collection is run and the allocation tried again; then the host's callback is
+// asked (gc::set_out_of_memory_callback), or std::bad_alloc thrown and nothing lost. A size that overflows is
+// std::bad_array_new_length. Any thread may call them. Cost: a few nanoseconds when the thread has a free cell at hand; an
+// allocation may also wait for a collection.
 #pragma once
 
 #include <atomic>
