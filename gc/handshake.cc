@@ -91,6 +91,7 @@ Mutator* Handshake::attach() {
     return nullptr;
   }
   mutator->thread = os::thread_id();
+  mutator->attached_at_ns = os::boot_clock_ns();
   mutator->is_on_main_stack = mutator->stack.contains(os::main_stack_address());
   mutator->park = park_hook;
   // A host that blocks every signal before it starts its threads would hide them from us.
@@ -186,7 +187,13 @@ void Handshake::wait_for_mutators(Done is_done) {
     const std::uint64_t now = os::now_ns();
     if (now - begin_ns >= ask_again_ns) {
       for (Mutator* late = m; late != nullptr; late = late->next) {
-        if (late->state.load(std::memory_order_seq_cst) == MutatorState::running) ask(*late);
+        if (late->state.load(std::memory_order_seq_cst) != MutatorState::running) continue;
+        // Its id may have gone to another thread; that one cannot answer for it.
+        if (os::thread_started_after(late->thread, late->attached_at_ns)) {
+          stop_ended(*late);
+        } else {
+          ask(*late);
+        }
       }
       ask_again_ns *= 2;
     }
@@ -213,8 +220,12 @@ void Handshake::ask(Mutator& mutator) {
   } else {
     if (os::send_signal(mutator.thread, x_signal) || os::thread_exists(mutator.thread)) return;
   }
-  // It has ended without detaching: in the last round of its pthread key destructors it attached once more. Its stack and
-  // thread-local storage are gone; its claims are returned with those of the blocked.
+  stop_ended(mutator);
+}
+
+// It has ended without detaching: in the last round of its pthread key destructors it attached once more. Its stack and
+// thread-local storage are gone; its claims are returned with those of the blocked.
+void Handshake::stop_ended(Mutator& mutator) {
   mutator.tls.forget();
   mutator.blocked_top = mutator.stack.base;
   mutator.state.store(MutatorState::blocked, std::memory_order_seq_cst);
@@ -295,6 +306,7 @@ void Handshake::forget_others(Mutator* survivor) {
   survivor->next = nullptr;
   survivor->previous = nullptr;
   survivor->thread = os::thread_id();
+  survivor->attached_at_ns = os::boot_clock_ns();
 }
 
 void Handshake::unlock_after_fork() {

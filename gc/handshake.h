@@ -128,6 +128,7 @@ class Handshake {
   template <class Done>
   void wait_for_mutators(Done is_done);
   void ask(Mutator& mutator);
+  static void stop_ended(Mutator& mutator);
   static bool is_on_stack(Mutator& mutator, const void* p);
   void name_laggards(std::uint64_t waited_ns);
   bool list_tls(Mutator& mutator);

@@ -28,6 +28,8 @@ struct Mutator : LocalCache {
   // Written by the owner (or its handler), read by the collector (handshake.h says how they are ordered).
   std::atomic<MutatorState> state{MutatorState::running};
   std::int32_t thread = 0;  // the kernel's id
+  std::uint64_t attached_at_ns =
+      0;  // os::boot_clock_ns: a thread of that id which began later is another one
   StackBounds stack;
   bool is_on_main_stack = false;  // which may grow further; in a forked child maybe none is
   StackCapture capture;

@@ -76,6 +76,13 @@ std::int32_t process_id();
 // Is there a thread of this process with this id?
 bool thread_exists(std::int32_t thread);
 
+// The clock that thread_started_after compares with; it counts while the machine sleeps.
+std::uint64_t boot_clock_ns();
+
+// Is there a thread of this process with this id that was started later than that, by 10 ms or so at least? Reads /proc;
+// false when that does not tell.
+bool thread_started_after(std::int32_t thread, std::uint64_t boot_clock_ns);
+
 // An address on the stack that the process began with, above every frame. Null where the kernel does not tell.
 const void* main_stack_address();
 

@@ -308,6 +308,29 @@ bool thread_blocks_signal(std::int32_t thread, int number) {
   return (mask >> (number - 1) & 1) != 0;
 }
 
+std::uint64_t boot_clock_ns() { return clock_ns(CLOCK_BOOTTIME); }
+
+bool thread_started_after(std::int32_t thread, std::uint64_t boot_clock_ns) {
+  const KeepErrno keep;
+  std::array<char, 1024> text;
+  std::string_view rest(text.data(), read_task_file(thread, "stat", text.data(), text.size()));
+  // The second field is the name in parentheses, with anything in it; the 22nd the start, in clock ticks, rounded down.
+  constexpr int kFieldsBetween = 19;
+  constexpr std::uint64_t kTickNs = 10'000'000;  // USER_HZ is 100 on every machine of ours
+  const std::size_t name_end = rest.rfind(')');
+  if (name_end == std::string_view::npos) return false;
+  rest.remove_prefix(name_end + 1);
+  for (int i = 0; i <= kFieldsBetween; ++i) {
+    const std::size_t space = rest.find(' ');
+    if (space == std::string_view::npos) return false;
+    rest.remove_prefix(space + 1);
+  }
+  std::uint64_t ticks = 0;
+  if (std::from_chars(rest.data(), rest.data() + rest.size(), ticks).ec != std::errc{})
+    return false;
+  return ticks * kTickNs > boot_clock_ns;
+}
+
 std::size_t read_maybe_unmapped(void* to, const void* from, std::size_t bytes) {
   const KeepErrno keep;
   char* const out = static_cast<char*>(to);

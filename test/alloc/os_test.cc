@@ -335,3 +335,20 @@ TEST_CASE("debug builds report a lock taken out of order") {
     CHECK_THAT(end.errors, Catch::Contains("lock.order"));
   }
 }
+
+TEST_CASE("a thread that was started after an instant is told from one that was there") {
+  const std::uint64_t before = os::boot_clock_ns();
+  CHECK_FALSE(os::thread_started_after(os::thread_id(), before));
+  os::futex_wait(std::atomic<std::uint32_t>{0}, 0, 30'000'000);  // more than the kernel's tick
+  std::thread([before] {
+    CHECK(os::thread_started_after(os::thread_id(), before));
+    CHECK_FALSE(os::thread_started_after(os::thread_id(), os::boot_clock_ns()));
+  }).join();
+  CHECK_FALSE(os::thread_started_after(1 << 30, 0));  // there is none
+}
+
+TEST_CASE("the main stack's address lies on no other thread's stack") {
+  const char here = 0;
+  CHECK(address_of(os::main_stack_address()) > address_of(&here));
+  CHECK(address_of(os::main_stack_address()) - address_of(&here) < std::size_t{1} << 20);
+}

@@ -1,6 +1,7 @@
 // What happens to threads that do not stop, and to programs that break the rules. Each case is a process of its own.
 #include "gc/handshake.h"
 
+#include <limits.h>
 #include <link.h>
 #include <pthread.h>
 #include <signal.h>
@@ -249,6 +250,73 @@ TEST_CASE("a stop signal that cannot be used costs one line, and another one sto
     CHECK(has_line(end.output,
                    "tricolor: signal=" + std::to_string(signal) + " is taken or cannot be caught"));
   }
+}
+
+// ----------------------------------------------------------------------------- threads that have ended
+
+namespace {
+
+// Ends a thread that is attached: in each round of its key destructors it attaches once more. Returns what is left of it.
+tricolor::impl::Mutator* end_attached() {
+  struct Round {
+    pthread_key_t key;
+    int left = PTHREAD_DESTRUCTOR_ITERATIONS;
+    tricolor::impl::Mutator* mutator = nullptr;
+  };
+  static Round round;
+  round = {};
+  if (pthread_key_create(&round.key, [](void*) {
+        make_node(1);
+        round.mutator = tricolor::impl::current_mutator();
+        if (--round.left > 0) pthread_setspecific(round.key, &round);
+      }) != 0) {
+    return nullptr;
+  }
+  on_thread([] {
+    make_node(1);  // the library's key is older than ours, so in each round it is destroyed first
+    pthread_setspecific(round.key, &round);
+  });
+  pthread_key_delete(round.key);
+  return round.mutator;
+}
+
+}  // namespace
+
+TEST_CASE("child outlives a thread that ended attached", "[.child]") {
+  make_node(1);
+  const std::uint64_t threads = gc::stats().threads_count;
+  REQUIRE(end_attached() != nullptr);
+  CHECK(gc::stats().threads_count == threads + 1);
+  for (int i = 0; i < 10; ++i) gc::collect();
+}
+
+TEST_CASE("child outlives a thread whose id is another thread's now", "[.child]") {
+  make_node(1);
+  tricolor::impl::Mutator* const ended = end_attached();
+  REQUIRE(ended != nullptr);
+  // A thread that lives on, started later, with the same id as far as the collector can tell.
+  usleep(30'000);
+  std::atomic<int> step{0};
+  std::atomic<std::int32_t> id{0};
+  std::thread other([&] {
+    id = tricolor::impl::os::thread_id();
+    raise(step, 1);
+    for (int now; (now = step.load()) < 2;) step.wait(now);
+  });
+  wait_until(step, 1);
+  ended->thread = id;
+  for (int i = 0; i < 10; ++i) gc::collect();
+  raise(step, 2);
+  join(other);
+}
+
+TEST_CASE("a stop does not wait for a thread that ended attached, nor for one that has its id now",
+          "[process]") {
+  const ProgramEnd end =
+      run_program(GENERATE("child outlives a thread that ended attached",
+                           "child outlives a thread whose id is another thread's now"));
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
 }
 
 // -------------------------------------------------------------------------------- rules of the API
