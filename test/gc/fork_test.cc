@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <tricolor/gc.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@ using namespace tricolor::test;
 
 namespace {
 
-constexpr unsigned kPatienceSeconds = 60;  // then a child counts as one that hangs
+constexpr int kPatienceMs = 60'000;  // then a child counts as one that hangs
 
 // The forked children's exit codes.
 enum Fault : int {
@@ -31,14 +32,17 @@ enum Fault : int {
   kThreads,       // the number of threads is wrong
   kNoCycle,       // a cycle that was due did not run
   kGrandchild,    // the same there
-  kSignal = 100,  // ended by a signal: a crash, or the alarm
+  kSignal = 100,  // ended by a signal: a crash, or it did hang
 };
 
 int wait_for(pid_t child) {
   int status = 0;
   if (child < 0) return kSignal;
   gc::blocking_call([&] {
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    // An alarm of its own would not end it: a thread that runs a cycle lets no signals through.
+    for (int ms = 0; waitpid(child, &status, WNOHANG) == 0; ++ms) {
+      if (ms == kPatienceMs) kill(child, SIGKILL);
+      usleep(1'000);
     }
   });
   return WIFEXITED(status) ? WEXITSTATUS(status) : kSignal + WTERMSIG(status);
@@ -81,7 +85,7 @@ bool shared_is_whole() {
 
 // A child's life. `lists`: of the thread that forked, null if it had none.
 Fault live_on(Lists* lists, bool until_due, int generation) {
-  alarm(kPatienceSeconds);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // if the parent gives up
   if (lists != nullptr && !lists->check_all()) return kLostBefore;
   if (!shared_is_whole()) return kLostBefore;
   Node* const mine = make_node(77, make_node(78));
