@@ -319,9 +319,8 @@ Cycle::Request Cycle::ask_for(Reason reason) {
     return {started, false};  // somebody else's cycle sees to it, or has done so
   }
   const std::uint32_t ticket = started + 1;
-  const bool has_thread = start_thread();
   if (reason == Reason::kForced) x_force_next = true;
-  if (reason == Reason::kForced || !has_thread) return {ticket, true};
+  if (!start_thread()) return {ticket, true};
   x_requested = ticket;
   wake_thread();
   return {ticket, false};
@@ -379,18 +378,23 @@ std::uint64_t Cycle::timer_due_in_ns() const {
 // system.
 bool Cycle::sweep_in_background() {
   constexpr std::size_t kSpansAtOnce = 64;
+  if (x_phase.now() != Phase::kSweep) return false;
+  // So that neither a cycle nor a fork comes in between [fork.quiet]; both wait for a few spans at most.
+  const Guard no_cycle(x_run);
   if (!x_sweeper.done()) {
     x_sweeper.sweep_for(PageCount{SIZE_MAX}, kSpansAtOnce);
     return true;
   }
-  if (x_phase.now() == Phase::kSweep) {
-    const Guard no_cycle(x_run);
-    if (x_sweeper.done()) {
-      finish_previous_sweep();
-      release_surplus();
-    }
-  }
+  finish_previous_sweep();
+  release_surplus();
   return false;
+}
+
+void Cycle::release_all(Mutator& mutator) {
+  x_heap.handshake().while_blocked(mutator, [this] {
+    const Guard no_cycle(x_run);
+    x_heap.allocator().pages.release(PageCount{SIZE_MAX});
+  });
 }
 
 void Cycle::wake_thread() {

@@ -1,6 +1,6 @@
 // One collection, as a list of verbs (run()), and who asks for it.
 //
-// A cycle in this version, on the thread of a forced one's caller, else on the collector's own:
+// A cycle in this version:
 //
 //   finish_previous_sweep   allocation bits of this cycle are the mark bits of the last [phase.sweep-ends-first]
 //   open                    numbers at the start
@@ -15,10 +15,11 @@
 // that finds the heap at its goal waits for the cycle that is running, or asks for one, so that ten threads that find it
 // make one cycle. While waiting they are blocked, not running, so the stop costs them nothing.
 //
-// A forced cycle runs on the thread that asks (the first of them), with the host kept out (library_thread.h): its CPU would
-// be idle otherwise. The collector's own thread starts with the first cycle. It runs the cycles that are due, sweeps what is
-// left when nothing is asked for, and runs a cycle when there has been none for two minutes (Go's runtime/proc.go,
-// forcegcperiod). When the system refuses it, the thread that asks runs every cycle.
+// Every cycle runs on the collector's own thread, which starts with the first one. It also sweeps what is left when nothing
+// is asked for, and runs a cycle when there has been none for two minutes (Go's runtime/proc.go, forcegcperiod). When the
+// system refuses it, the thread that asks runs the cycle, with the host kept out (library_thread.h). Threads that force
+// cycles do not run them themselves: one that does so in a loop took the locks again before those who waited for them had
+// woken up, and starved threads that attached or left blocking_call for seconds.
 #pragma once
 
 #include <atomic>
@@ -53,6 +54,9 @@ class Cycle {
     if (!due()) return;
     collect_when_due(mutator);
   }
+
+  // Gives all free memory back to the system.
+  void release_all(Mutator& mutator);
 
   // Ends the collector's thread once it is idle, and the markers' threads; the next cycle starts them again.
   void shut_down(Mutator& mutator);

@@ -164,8 +164,7 @@ void collect() {
 void release_memory() {
   collect();
   Mutator& mutator = Heap::mutator();
-  mutator.heap.handshake().while_blocked(
-      mutator, [&] { mutator.heap.allocator().pages.release(impl::PageCount{SIZE_MAX}); });
+  mutator.heap.cycle().release_all(mutator);
 }
 
 statistics stats() {

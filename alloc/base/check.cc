@@ -3,7 +3,7 @@
 // It may run anywhere: in a signal handler, with the world stopped, with any lock held, on several
 // threads at once, and inside its own hook. So it allocates nothing and takes no lock before the line
 // is out; the first thread to fail owns the end of the process. The hook, and the program's own
-// handler of SIGABRT, may wait for a lock that a stopped thread holds (the loader's, malloc's): an alarm
+// handler of SIGABRT, may wait for a lock that a stopped thread holds (the loader's, malloc's): a timer
 // ends the process all the same.
 #include "alloc/base/check.h"
 
@@ -33,7 +33,7 @@ constexpr unsigned kPatienceSeconds = 5;
   const std::int32_t self = os::thread_id();
   std::int32_t owner = 0;
   if (reporter.compare_exchange_strong(owner, self, std::memory_order_relaxed)) {
-    os::abort_at_the_latest_after(kPatienceSeconds);
+    os::kill_process_after(kPatienceSeconds);
     // Acquire: pairs with set_report_hook (release).
     if (const ReportHook hook = report_hook.load(std::memory_order_acquire)) hook();
   } else if (owner != self) {

@@ -67,9 +67,9 @@ inline void relax() {
 #endif
 }
 
-// For a process that has failed: SIGABRT ends it after `seconds` if it is still there, whatever its threads wait for and
-// whatever handlers the program has. Takes the process's alarm.
-void abort_at_the_latest_after(unsigned seconds);
+// For a process that has failed: SIGKILL ends it after `seconds` if it is still there, whatever its threads wait for and
+// whatever signals they block.
+void kill_process_after(unsigned seconds);
 
 std::int32_t process_id();
 

@@ -199,25 +199,16 @@ unsigned cpu_count() {
   return std::max(cpus, 1U);
 }
 
-void abort_at_the_latest_after(unsigned seconds) {
-  struct sigaction action = {};
-  action.sa_handler = [](int) {
-    // Not the program's handler of SIGABRT: it may be what hangs.
-    struct sigaction end = {};
-    end.sa_handler = SIG_DFL;
-    sigaction(SIGABRT, &end, nullptr);
-    sigset_t aborts;
-    sigemptyset(&aborts);
-    sigaddset(&aborts, SIGABRT);
-    pthread_sigmask(SIG_UNBLOCK, &aborts, nullptr);
-    send_signal(thread_id(), SIGABRT);
-  };
-  sigaction(SIGALRM, &action, nullptr);
-  sigset_t alarms;
-  sigemptyset(&alarms);
-  sigaddset(&alarms, SIGALRM);
-  pthread_sigmask(SIG_UNBLOCK, &alarms, nullptr);
-  alarm(seconds);
+void kill_process_after(unsigned seconds) {
+  // Not a signal that can be handled or blocked: libunwind blocks all of those while it waits for the loader's lock.
+  sigevent event = {};
+  event.sigev_notify = SIGEV_SIGNAL;
+  event.sigev_signo = SIGKILL;
+  int timer = 0;  // the kernel's timer; the C library's functions may allocate
+  if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) != 0) return;
+  itimerspec when = {};
+  when.it_value.tv_sec = static_cast<time_t>(seconds);
+  syscall(SYS_timer_settime, timer, 0, &when, nullptr);
 }
 
 std::int32_t thread_id() { return static_cast<std::int32_t>(syscall(SYS_gettid)); }
