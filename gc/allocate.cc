@@ -16,6 +16,7 @@
 // Large objects take their pages at step 2 directly.
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include <tricolor/heap.h>
 #include <tricolor/make.h>
@@ -24,6 +25,7 @@
 #include "alloc/span_life.h"
 #include "alloc/thread_cache.h"
 #include "gc/heap.h"
+#include "roots/libraries.h"
 
 namespace tricolor::impl {
 
@@ -33,6 +35,15 @@ namespace {
 // space (as in Go's mcentral.go).
 constexpr std::uint32_t kSweepTries = 100;
 constexpr std::uint32_t kEveryUnsweptSpan = UINT32_MAX;
+
+// Inline functions and variables of one type may be in several libraries.
+void pin_libraries_of(const detail::type_info& type) {
+  pin_library_of(&type);
+  pin_library_of(type.name);
+  pin_library_of(type.fixed.begin);
+  pin_library_of(type.tail.begin);
+  pin_library_of(reinterpret_cast<const void*>(type.trace));
+}
 
 // The kind of a request, registered at its first use; null when memory or kinds have run out.
 Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request) {
@@ -44,6 +55,16 @@ Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request)
   }
   // The description is the user's side, with a lock of the C++ runtime around its making: before the critical section.
   const detail::type_info& type = request.type();
+  // Relaxed: in vain at worst.
+  if (request.kind_slot->load(std::memory_order_relaxed) == kUnregisteredKind) {
+    // [library.pinned], before the type is known to anybody. Not inside gc::critical, where the loader's lock may not be
+    // waited for: then when that ends.
+    if (mutator.critical_depth.load(std::memory_order_relaxed) == 0) {
+      pin_libraries_of(type);
+    } else if (mutator.types_to_pin == 0) {
+      mutator.types_to_pin = kinds.count();
+    }
+  }
   const CriticalSection critical(mutator);
   const std::uint32_t id = kinds.id_of(*request.kind_slot, type, request.size_class);
   return id == kUnregisteredKind ? nullptr : &kinds[id];
@@ -212,6 +233,13 @@ bool ask_host(Heap& heap, Mutator& mutator, std::size_t bytes) {
 }
 
 }  // namespace
+
+void pin_types_since(Mutator& mutator) {
+  const KindTable& kinds = mutator.heap.allocator().kinds;
+  for (std::uint32_t id = std::exchange(mutator.types_to_pin, 0); id < kinds.count(); ++id) {
+    if (kinds[id].type != nullptr) pin_libraries_of(*kinds[id].type);
+  }
+}
 
 }  // namespace tricolor::impl
 

@@ -11,6 +11,7 @@
 #include "gc/heap.h"
 #include "gc/library_thread.h"
 #include "gc/pacer.h"
+#include "roots/libraries.h"
 
 namespace tricolor::impl {
 
@@ -121,7 +122,15 @@ void Cycle::mark_roots() {
   for_each_construction(&Marker::keep_construction);
   for_each_construction(&Marker::scan_construction);
   handshake.for_each_mutator([this](Mutator& m) { mark_mutator(m); });
-  for (const Segment& segment : x_segments) mark_through_kernel(segment.begin, segment.end);
+  for (Segment& segment : x_segments) {
+    const std::uint64_t before = x_crew.coordinator().words_found();
+    mark_through_kernel(segment.begin, segment.end);
+    if (segment.may_go && !segment.held_roots && x_crew.coordinator().words_found() != before &&
+        x_to_pin_count < x_to_pin.size()) {
+      x_to_pin[x_to_pin_count++] = segment.begin;
+      segment.held_roots = true;
+    }
+  }
   x_heap.roots().for_each([this](void* word) {
     x_globals_bytes += sizeof word;
     x_crew.coordinator().mark_word(reinterpret_cast<std::uintptr_t>(word));
@@ -299,7 +308,6 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
     if (request.is_mine) {
       const HostKeptOut host_kept_out;
       run_until(request.ticket);
-      return;
     }
     for (;;) {
       // Acquire: the cycle's work. Pairs with run_until (release).
@@ -307,6 +315,7 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
       if (reached(completed, request.ticket)) break;
       os::futex_wait(x_completed, completed);
     }
+    if (reason == Reason::kForced) pin_libraries();
   });
 }
 
@@ -324,6 +333,54 @@ Cycle::Request Cycle::ask_for(Reason reason) {
   x_requested = ticket;
   wake_thread();
   return {ticket, false};
+}
+
+// x_run is held: what the cycle has found becomes everybody's.
+void Cycle::give_out_pins() {
+  const Guard guard(x_lock);
+  while (x_to_pin_count != 0 && x_pins_count < x_pins.size())
+    x_pins[x_pins_count++] = x_to_pin[--x_to_pin_count];
+}
+
+// Two threads may be at it. An address stays in the list until it is done, so that who finds none left knows that all are.
+void Cycle::pin_libraries() {
+  for (;;) {
+    const void* in_library = nullptr;
+    {
+      const Guard guard(x_lock);
+      if (x_pins_count == 0) return;
+      in_library = x_pins[x_pins_count - 1];
+    }
+    pin_library_of(in_library);
+    const Guard guard(x_lock);
+    const auto end = x_pins.begin() + static_cast<std::ptrdiff_t>(x_pins_count);
+    if (const auto at = std::find(x_pins.begin(), end, in_library); at != end) {
+      *at = x_pins[--x_pins_count];
+    }
+  }
+}
+
+void Cycle::pin_libraries_apart() {
+  {
+    const Guard guard(x_lock);
+    if (x_pins_count == 0 || x_has_pin_thread) return;
+    x_has_pin_thread = true;
+  }
+  const auto thread = start_library_thread(
+      "tricolor pin",
+      [](void* cycle) {
+        Cycle& self = *static_cast<Cycle*>(cycle);
+        self.pin_libraries();
+        const Guard guard(self.x_lock);
+        self.x_has_pin_thread = false;
+      },
+      this);
+  if (thread) {
+    pthread_detach(*thread);
+  } else {
+    const Guard guard(x_lock);
+    x_has_pin_thread = false;  // after the next cycle, then
+  }
 }
 
 // Starts the collector's thread if there is none. False when the system refuses. x_lock is held.
@@ -359,6 +416,7 @@ void Cycle::serve() {
     if (!reached(x_completed.load(std::memory_order_relaxed), requested)) {
       run_until(requested);  // and look again: the end may have been asked for meanwhile
     } else if (!sweep_in_background()) {
+      pin_libraries_apart();
       // At least a moment: somebody else's cycle may be running, after which the timer starts again.
       os::futex_wait(x_wakes, wakes, std::max<std::uint64_t>(timer_due_in_ns(), 1'000'000));
     }
@@ -413,6 +471,7 @@ void Cycle::run_until(std::uint32_t ticket) {
       x_started.fetch_add(1, std::memory_order_relaxed);
     }
     run(forced);
+    give_out_pins();
     // Release: the cycle. Pairs with request_and_wait (acquire).
     x_completed.fetch_add(1, std::memory_order_release);
     os::futex_wake_all(x_completed);
@@ -442,6 +501,8 @@ void Cycle::forget_threads() {
   x_has_thread = false;
   x_end_thread = false;
   x_force_next = false;
+  x_has_pin_thread = false;
+  for (Segment& segment : x_segments) segment.held_roots = false;  // it may have been about to pin
   x_requested = x_completed.load(std::memory_order_relaxed);
   x_crew.forget_helpers();
 }

@@ -15,6 +15,10 @@
 // that finds the heap at its goal waits for the cycle that is running, or asks for one, so that ten threads that find it
 // make one cycle. While waiting they are blocked, not running, so the stop costs them nothing.
 //
+// Libraries in which a cycle has found roots are pinned after it, when nobody waits for the cycle any more: that takes the
+// loader's lock, and who holds it may be the constructor of a library and wait for a cycle. gc::collect() does it before it
+// returns, for other cycles a thread that ends when it is done.
+//
 // Every cycle runs on the collector's own thread, which starts with the first one. It also sweeps what is left when nothing
 // is asked for, and runs a cycle when there has been none for two minutes (Go's runtime/proc.go, forcegcperiod). When the
 // system refuses it, the thread that asks runs the cycle, with the host kept out (library_thread.h). Threads that force
@@ -22,6 +26,7 @@
 // woken up, and starved threads that attached or left blocking_call for seconds.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 
@@ -94,6 +99,10 @@ class Cycle {
   void run_until(std::uint32_t ticket);
   std::size_t markers_wanted() const;
 
+  void give_out_pins();
+  void pin_libraries();
+  void pin_libraries_apart();
+
   void run(bool forced);
   void finish_previous_sweep();
   void open(bool forced);
@@ -142,6 +151,14 @@ class Cycle {
   std::uint64_t x_marked_ns = 0;
   std::uint64_t x_stack_bytes = 0;
   std::uint64_t x_globals_bytes = 0;
+
+  // Addresses in libraries that are to be pinned [library.pinned]. The first list belongs to the cycle, with more in the next
+  // one if it is full; x_pins, with its count, is guarded by x_lock.
+  std::array<const void*, 64> x_to_pin = {};
+  std::size_t x_to_pin_count = 0;
+  std::array<const void*, 64> x_pins = {};
+  std::size_t x_pins_count = 0;
+  bool x_has_pin_thread = false;  // guarded by x_lock
 
   // Published numbers: written by the collector at the end of a cycle, read by stats().
   struct Published {

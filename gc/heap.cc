@@ -241,6 +241,8 @@ critical::~critical() {
   mutator.critical_depth.store(depth, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   if (depth == 0 && mutator.stop_note.load(std::memory_order_relaxed) != 0) mutator.park(mutator);
+  if (depth == 0 && mutator.types_to_pin != 0) [[unlikely]]
+    impl::pin_types_since(mutator);
 }
 
 namespace detail {

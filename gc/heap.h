@@ -31,6 +31,9 @@ struct Settings {
   std::uint64_t period_ns = 0;
 };
 
+// Pins the libraries of the types that the mutator has registered inside gc::critical, which has ended (allocate.cc).
+void pin_types_since(Mutator& mutator);
+
 class Heap {
  public:
   // The process's heap, made at the first use from the environment. Null when the kernel refuses the first memory.

@@ -69,7 +69,9 @@ inline void Marker::mark_cell(PageRecord* span, std::uint32_t index, std::uintpt
 
 void Marker::mark_word(std::uintptr_t word) {
   const Cell cell = find_allocated_cell(x_map, word);
-  if (cell) mark_cell(cell.span, cell.index, cell.address());
+  if (!cell) return;
+  ++x_words_found;
+  mark_cell(cell.span, cell.index, cell.address());
 }
 
 inline void Marker::push(std::uintptr_t address, std::uint32_t kind) {

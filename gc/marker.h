@@ -39,6 +39,8 @@ class Marker {
 
   // A word that may be anything (stack, register, global): what it refers to must be allocated.
   void mark_word(std::uintptr_t word);
+  // How often it has been called for an object, ever.
+  std::uint64_t words_found() const { return x_words_found; }
   // Every aligned word of [begin, end).
   void mark_range(const void* begin, const void* end);
 
@@ -110,6 +112,7 @@ class Marker {
   Markers x_markers = Markers::one;
   bool x_postponed =
       false;  // some span has `rescan` set. The coordinator takes it when nobody works
+  std::uint64_t x_words_found = 0;
   std::uint64_t x_marked_bytes = 0;
   std::uint64_t x_marked_objects = 0;
   std::uint64_t x_conservative_cells = 0;

@@ -45,7 +45,9 @@ struct Mutator : LocalCache {
   // forks; the owner waits for 0.
   std::atomic<std::uint32_t> fork_gate{0};
   std::uint64_t next_stress_at =
-      0;                    // stress=n: the value of claimed_cells at which to collect next
+      0;  // stress=n: the value of claimed_cells at which to collect next
+  std::uint32_t types_to_pin =
+      0;                    // those from this kind on, when gc::critical ends; 0: none. Owner only
   bool asks_host = false;   // inside the host's out-of-memory callback. Owner only
   Mutator* next = nullptr;  // registry; guarded by its lock
   Mutator* previous = nullptr;

@@ -85,7 +85,7 @@ bool SegmentList::update() {
           }
           if (w.first) w.list.x_last_library = last_library();
           for_each_writable(*info, [&](const char* begin, const char* end) {
-            if (w.needed < w.list.x_capacity) w.list.x_segments[w.needed] = {begin, end};
+            if (w.needed < w.list.x_capacity) w.list.x_segments[w.needed] = {begin, end, !w.first};
             ++w.needed;
           });
           w.first = false;

@@ -18,6 +18,9 @@ namespace tricolor::impl {
 struct Segment {
   const char* begin;
   const char* end;
+  bool may_go = false;  // of a library, not of the program
+  bool held_roots =
+      false;  // a cycle has found some here since the segment was listed; written by the collector
 };
 
 class SegmentList {
@@ -31,6 +34,8 @@ class SegmentList {
   // Has a library been opened since? Takes no lock; may say so wrongly when one was closed.
   bool may_be_outdated() const;
 
+  Segment* begin() { return x_segments; }
+  Segment* end() { return x_segments + x_count; }
   const Segment* begin() const { return x_segments; }
   const Segment* end() const { return x_segments + x_count; }
 

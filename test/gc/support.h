@@ -204,6 +204,13 @@ void on_thread(F fn) {
 
 // ---------------------------------------------------------------------------------- child processes
 
+inline std::string beside_this_program(const char* name) {
+  char path[4096];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof path);
+  const std::string program(path, length > 0 ? static_cast<std::size_t>(length) : 0);
+  return program.substr(0, program.rfind('/')) + "/" + name;
+}
+
 struct ProgramEnd {
   int exit_code = -1;  // -1 when a signal ended it
   int signal = 0;

@@ -1,0 +1,272 @@
+// Libraries that are opened and closed while the program collects: who stays, who goes. The linker names no such library here;
+// each case is a process of its own, since a library that stays does so for good.
+#include "roots/libraries.h"
+
+#include <dlfcn.h>
+#include <tricolor/gc.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+
+namespace {
+
+bool is_loaded(const std::string& path) {
+  void* const library = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  if (library != nullptr) dlclose(library);
+  return library != nullptr;
+}
+
+// gc/module.cc, opened.
+struct Library {
+  void* handle;
+  void* (*list)(std::uint64_t length);
+  std::uint64_t (*sum)(void* list);
+  void (*set)(int slot, std::uint64_t value);
+  std::uint64_t (*value)(int slot);
+
+  explicit Library(const std::string& path)
+      : handle(gc::blocking_call([&] { return dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); })) {
+    if (handle == nullptr) FAIL(dlerror());
+    list = reinterpret_cast<decltype(list)>(dlsym(handle, "module_list"));
+    sum = reinterpret_cast<decltype(sum)>(dlsym(handle, "module_sum"));
+    set = reinterpret_cast<decltype(set)>(dlsym(handle, "module_set"));
+    value = reinterpret_cast<decltype(value)>(dlsym(handle, "module_value"));
+  }
+  void close() {
+    gc::blocking_call([this] { dlclose(handle); });
+  }
+};
+
+// Copies of a library, each of which the loader takes for another one.
+class Copies {
+ public:
+  explicit Copies(const std::string& name, int count) {
+    std::string pattern = std::filesystem::temp_directory_path() / "tricolor-XXXXXX";
+    if (mkdtemp(pattern.data()) == nullptr) FAIL("no directory for copies of the library");
+    x_folder = pattern;
+    for (int i = 0; i < count; ++i) {
+      std::filesystem::copy_file(beside_this_program(name.c_str()), path(i));
+    }
+  }
+  Copies(const Copies&) = delete;
+  Copies& operator=(const Copies&) = delete;
+  ~Copies() { std::filesystem::remove_all(x_folder); }
+  std::string path(int i) const { return x_folder / (std::to_string(i) + ".so"); }
+
+ private:
+  std::filesystem::path x_folder;
+};
+
+// A thread that does nothing but collect.
+class Collector {
+ public:
+  Collector()
+      : x_thread(start_thread([this] {
+          while (!x_end) gc::collect();
+        })) {}
+  Collector(const Collector&) = delete;
+  Collector& operator=(const Collector&) = delete;
+  ~Collector() {
+    x_end = true;
+    join(x_thread);
+  }
+
+ private:
+  std::atomic<bool> x_end{false};
+  std::thread x_thread;
+};
+
+constexpr std::uint64_t kLength = 100;
+constexpr std::uint64_t kSum = kLength * (kLength + 1) / 2;
+constexpr int kCopies = 20;
+
+}  // namespace
+
+TEST_CASE("child closes libraries whose types it has used", "[.child]") {
+  const Copies copies("libgc_module.so", kCopies);
+  struct Kept {
+    gc::root<void> list;
+    std::uint64_t (*sum)(void*);
+  };
+  std::vector<Kept> kept;
+  {
+    const Collector collector;
+    for (int i = 0; i < kCopies; ++i) {
+      Library library(copies.path(i));
+      kept.push_back({library.list(kLength), library.sum});
+      library.close();
+      CHECK(is_loaded(copies.path(i)));
+    }
+    int whole = 0;
+    const int rounds = static_cast<int>(many(1'000));
+    for (int i = 0; i < rounds; ++i) {
+      Library library(copies.path(i % kCopies));
+      gc::root<void> list = library.list(kLength);
+      library.close();
+      if (i % 10 == 0) gc::collect();
+      whole += library.sum(list) == kSum;  // its code is still there
+    }
+    CHECK(whole == rounds);
+  }
+  collect();
+  for (const Kept& k : kept) CHECK(k.sum(k.list) == kSum);
+}
+
+TEST_CASE("a library whose types are in use stays when it is closed, and their objects are traced",
+          "[process]") {
+  const ProgramEnd end = run_program("child closes libraries whose types it has used");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child uses a library's type first inside critical", "[.child]") {
+  const std::string path = beside_this_program("libgc_module.so");
+  Library library(path);
+  gc::root<void> list;
+  {
+    const gc::critical section;
+    list = library.list(kLength);
+  }
+  library.close();
+  REQUIRE(is_loaded(path));
+  for (int i = 0; i < 10; ++i) gc::collect();
+  CHECK(library.sum(list) == kSum);
+}
+
+TEST_CASE("a library whose type is first used inside gc::critical stays too", "[process]") {
+  const ProgramEnd end = run_program("child uses a library's type first inside critical");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+namespace {
+
+// The library's static keeps an object of the program's own type; `see` lets a cycle find it.
+void close_library_with_root(void (*see)()) {
+  const std::string path = beside_this_program("libgc_module_roots.so");
+  const auto load = [&] {
+    void* const handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle == nullptr) FAIL(dlerror());
+    return handle;
+  };
+  // Nothing managed in it: it goes.
+  void* library = load();
+  gc::collect();
+  dlclose(library);
+  CHECK_FALSE(is_loaded(path));
+  library = load();
+  void** const slot = reinterpret_cast<void** (*)()>(dlsym(library, "module_bss"))();
+  Hidden object;
+  on_thread([&] {
+    Node* const node = make_node(41);
+    *slot = node;
+    object = Hidden(node);
+  });
+  see();
+  dlclose(library);
+  REQUIRE(is_loaded(path));
+  for (int i = 0; i < 10; ++i) collect();
+  CHECK(alive(object));
+  CHECK(intact(static_cast<Node*>(*slot), 41));
+}
+
+}  // namespace
+
+TEST_CASE("child collects and closes a library whose static holds a root", "[.child]") {
+  close_library_with_root(collect);
+}
+TEST_CASE("child closes a library whose static holds a root after cycles that were due",
+          "[.child]") {
+  gc::set_min_heap(0);
+  close_library_with_root([] {
+    const std::uint64_t cycles = gc::stats().cycles_total;
+    while (gc::stats().cycles_total < cycles + 2) gc::make_array<char>(10'000);
+    // A thread of its own pins the library, a little later: it has ended when nothing of it is left in /proc.
+    const auto is_pinning = [] {
+      for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+        char name[32];
+        const int id = std::stoi(task.path().filename());
+        if (tricolor::impl::os::thread_name(id, name, sizeof name) == "tricolor pin") return true;
+      }
+      return false;
+    };
+    for (int i = 0; i < 50 || is_pinning(); ++i) usleep(1'000);
+  });
+}
+
+TEST_CASE("a library in whose statics a cycle has found roots stays when it is closed",
+          "[process]") {
+  const ProgramEnd end = run_program(
+      GENERATE("child collects and closes a library whose static holds a root",
+               "child closes a library whose static holds a root after cycles that were due"));
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child opens and closes a library that knows nothing of it", "[.child]") {
+  const std::string path = beside_this_program("libgc_module_roots.so");
+  int still_there = 0;
+  {
+    const Collector collector;
+    const int rounds = static_cast<int>(many(1'000));
+    for (int i = 0; i < rounds; ++i) {
+      void* const library =
+          gc::blocking_call([&] { return dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); });
+      REQUIRE(library != nullptr);
+      make_node(1);
+      if (i % 10 == 0) gc::collect();
+      gc::blocking_call([&] { dlclose(library); });
+      still_there += is_loaded(path);
+    }
+  }
+  CHECK(still_there == 0);
+}
+
+TEST_CASE("a library without types and roots is unloaded, a thousand times, while others collect",
+          "[process]") {
+  const ProgramEnd end = run_program("child opens and closes a library that knows nothing of it");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child has a constructor that waits for cycles", "[.child]") {
+  // Threads make every cycle find roots in a new library, and constructors, with the loader's lock, wait for cycles.
+  gc::set_min_heap(0);
+  const Copies roots("libgc_module_roots.so", kCopies);
+  const Copies constructors("libgc_module_collects.so", kCopies);
+  std::atomic<bool> end{false};
+  std::thread churn = start_thread([&] {
+    while (!end) gc::make_array<char>(10'000);
+  });
+  std::thread opener = start_thread([&] {
+    for (int i = 0; i < kCopies; ++i) {
+      void* const library = dlopen(roots.path(i).c_str(), RTLD_NOW | RTLD_LOCAL);
+      if (library == nullptr) std::abort();
+      *reinterpret_cast<void** (*)()>(dlsym(library, "module_bss"))() = make_node(1);
+      for (int k = 0; k < 200; ++k) gc::make_array<char>(10'000);
+    }
+  });
+  for (int i = 0; i < kCopies; ++i) {
+    void* const library = dlopen(constructors.path(i).c_str(), RTLD_NOW | RTLD_LOCAL);
+    REQUIRE(library != nullptr);
+    CHECK(reinterpret_cast<bool (*)()>(dlsym(library, "module_intact"))());
+  }
+  join(opener);
+  end = true;
+  join(churn);
+}
+
+TEST_CASE("libraries are pinned while constructors of others allocate and collect", "[process]") {
+  const ProgramEnd end = run_program("child has a constructor that waits for cycles");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
