@@ -12,6 +12,8 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <cstdio>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -321,6 +323,50 @@ TEST_CASE("a fork inside gc::critical is told so", "[process]") {
   CHECK((end.exit_code != 0 || end.signal != 0));
   CHECK(has_line(end.output, "fork() inside gc::critical"));
 }
+
+// ---------------------------------------------------------------------------------------- exit
+
+namespace {
+
+// Ends the process by exit(), with threads in the middle of everything; statics are destroyed meanwhile.
+[[noreturn]] void exit_amid_cycles(int round) {
+  static gc::root<Node> last;  // its handle is given back by a destructor
+  last = make_node(9);
+  for (int t = 0; t < 3; ++t) {
+    std::thread([t] {
+      gc::root<Node> mine;
+      for (std::uint64_t i = 0;; ++i) {
+        mine = make_node(i, i % 50 == 0 ? nullptr : mine.get());
+        if (t != 0 && i % 10 == 0) gc::collect();
+      }
+    }).detach();
+  }
+  for (int i = 0; i < round % 4; ++i) gc::collect();
+  std::exit(intact(last, 9) ? 0 : 1);
+}
+
+}  // namespace
+
+TEST_CASE("child forks and the children exit", "[.child]") {
+  make_node(1);
+  const int rounds = tricolor::impl::kThreadSanitizer ? 50 : 1'000;
+  int failed = 0;
+  for (int round = 0; round < rounds && failed < 5; ++round) {
+    std::fflush(nullptr);  // or exit writes what is there once more
+    const pid_t child = fork();
+    if (child == 0) exit_amid_cycles(round);
+    if (wait_for(child) != 0) ++failed;
+  }
+  CHECK(failed == 0);
+}
+
+TEST_CASE("a process exits while its threads allocate and collect, a thousand times", "[process]") {
+  const ProgramEnd end = run_program("child forks and the children exit", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+// ------------------------------------------------------------------------------ handlers of the program
 
 TEST_CASE("child has handlers around fork", "[.child]") {
   // The program's handlers run while the library may be used: before its own prepare, after its own parent and child.

@@ -254,6 +254,60 @@ TEST_CASE("a thread that is cancelled inside blocking_call leaves the registry")
   close(pipe_ends[1]);
 }
 
+TEST_CASE("threads are cancelled anywhere while others collect, a thousand times") {
+  const std::uint64_t threads = gc::stats().threads_count;
+  const auto seed = test_seed();
+  INFO("TRICOLOR_TEST_SEED=" << seed);
+  std::mt19937_64 random(seed);
+  static std::atomic<int> lost;
+  static std::atomic<int> destroyed;
+  lost = 0;
+  destroyed = 0;
+  std::atomic<bool> end{false};
+  std::thread collector = start_thread([&] {
+    while (!end) {
+      gc::collect();
+      gc::blocking_call([] { usleep(100); });  // or the threads hardly get anywhere
+    }
+  });
+  const int rounds = static_cast<int>(many(1'000));
+  for (int i = 0; i < rounds; ++i) {
+    pthread_t thread;
+    REQUIRE(pthread_create(
+                &thread, nullptr,
+                [](void* number) -> void* {
+                  struct Destroyed {
+                    ~Destroyed() { ++destroyed; }
+                  } const guard;
+                  Lists lists(reinterpret_cast<std::uintptr_t>(number));
+                  gc::root<Node> handle;
+                  for (std::uint64_t n = 0;; ++n) {
+                    if (!lists.step()) ++lost;
+                    handle = make_node(n);
+                    if (n % 3 == 0) gc::blocking_call([] { pthread_testcancel(); });
+                    if (n % 8 == 0) gc::collect();
+                    if (!intact(handle, n)) ++lost;
+                    pthread_testcancel();
+                  }
+                  return nullptr;
+                },
+                reinterpret_cast<void*>(static_cast<std::uintptr_t>(i))) == 0);
+    gc::blocking_call([&] {
+      usleep(static_cast<useconds_t>(random() % 1'500));
+      pthread_cancel(thread);
+      void* result = nullptr;
+      pthread_join(thread, &result);
+      if (result != PTHREAD_CANCELED) ++lost;
+    });
+  }
+  end = true;
+  join(collector);
+  CHECK(lost == 0);
+  CHECK(destroyed <= rounds);  // some are cancelled before their first instruction
+  CHECK(destroyed > rounds / 4);
+  CHECK(gc::stats().threads_count == threads);
+}
+
 TEST_CASE("a thread inside blocking_call gets no signal: its system call is never interrupted") {
   int pipe_ends[2];
   REQUIRE(pipe(pipe_ends) == 0);

@@ -4,6 +4,11 @@
 // A collection stops every attached thread for a moment, by a signal. Calls that are interrupted go on (SA_RESTART), except
 // those that the kernel never restarts: epoll_wait, poll, select, nanosleep, sem_timedwait, ... then return EINTR. Wrapped in
 // blocking_call they need no signal.
+//
+// pthread_cancel: with deferred cancellation, the default, a thread may be cancelled wherever it is; it goes at its next
+// cancellation point (none is in the library while it holds anything) and detaches. With PTHREAD_CANCEL_ASYNCHRONOUS nothing
+// of the library may be called: as for nearly every function of the C library, an end at any instruction would leave its
+// structures half changed.
 #pragma once
 
 #include <exception>
