@@ -20,6 +20,7 @@
 
 #include <tricolor/heap.h>
 #include <tricolor/make.h>
+#include <tricolor/thread.h>
 
 #include "alloc/cell.h"
 #include "alloc/span_life.h"
@@ -60,7 +61,7 @@ Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request)
     // [library.pinned], before the type is known to anybody. Not inside gc::critical, where the loader's lock may not be
     // waited for: then when that ends.
     if (mutator.critical_depth.load(std::memory_order_relaxed) == 0) {
-      pin_libraries_of(type);
+      blocking_call([&] { pin_libraries_of(type); });
     } else if (mutator.types_to_pin == 0) {
       mutator.types_to_pin = kinds.count();
     }
@@ -236,9 +237,12 @@ bool ask_host(Heap& heap, Mutator& mutator, std::size_t bytes) {
 
 void pin_types_since(Mutator& mutator) {
   const KindTable& kinds = mutator.heap.allocator().kinds;
-  for (std::uint32_t id = std::exchange(mutator.types_to_pin, 0); id < kinds.count(); ++id) {
-    if (kinds[id].type != nullptr) pin_libraries_of(*kinds[id].type);
-  }
+  std::uint32_t id = std::exchange(mutator.types_to_pin, 0);
+  blocking_call([&] {
+    for (; id < kinds.count(); ++id) {
+      if (kinds[id].type != nullptr) pin_libraries_of(*kinds[id].type);
+    }
+  });
 }
 
 }  // namespace tricolor::impl

@@ -249,9 +249,13 @@ TEST_CASE("child has a constructor that waits for cycles", "[.child]") {
   });
   std::thread opener = start_thread([&] {
     for (int i = 0; i < kCopies; ++i) {
-      void* const library = dlopen(roots.path(i).c_str(), RTLD_NOW | RTLD_LOCAL);
-      if (library == nullptr) std::abort();
-      *reinterpret_cast<void** (*)()>(dlsym(library, "module_bss"))() = make_node(1);
+      // The loader's lock is held by constructors that collect.
+      void** const slot = gc::blocking_call([&]() -> void** {
+        void* const library = dlopen(roots.path(i).c_str(), RTLD_NOW | RTLD_LOCAL);
+        if (library == nullptr) std::abort();
+        return reinterpret_cast<void** (*)()>(dlsym(library, "module_bss"))();
+      });
+      *slot = make_node(1);
       for (int k = 0; k < 200; ++k) gc::make_array<char>(10'000);
     }
   });
