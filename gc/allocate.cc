@@ -38,12 +38,13 @@ constexpr std::uint32_t kSweepTries = 100;
 constexpr std::uint32_t kEveryUnsweptSpan = UINT32_MAX;
 
 // Inline functions and variables of one type may be in several libraries.
-void pin_libraries_of(const detail::type_info& type) {
-  pin_library_of(&type);
-  pin_library_of(type.name);
-  pin_library_of(type.fixed.begin);
-  pin_library_of(type.tail.begin);
-  pin_library_of(reinterpret_cast<const void*>(type.trace));
+void pin_libraries_of(Heap& heap, const detail::type_info& type) {
+  Handshake& handshake = heap.handshake();
+  handshake.pin_library_of(&type);
+  handshake.pin_library_of(type.name);
+  handshake.pin_library_of(type.fixed.begin);
+  handshake.pin_library_of(type.tail.begin);
+  handshake.pin_library_of(reinterpret_cast<const void*>(type.trace));
 }
 
 // The kind of a request, registered at its first use; null when memory or kinds have run out.
@@ -61,7 +62,7 @@ Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request)
     // [library.pinned], before the type is known to anybody. Not inside gc::critical, where the loader's lock may not be
     // waited for: then when that ends.
     if (mutator.critical_depth.load(std::memory_order_relaxed) == 0) {
-      blocking_call([&] { pin_libraries_of(type); });
+      blocking_call([&] { pin_libraries_of(heap, type); });
     } else if (mutator.types_to_pin == 0) {
       mutator.types_to_pin = kinds.count();
     }
@@ -240,7 +241,7 @@ void pin_types_since(Mutator& mutator) {
   std::uint32_t id = std::exchange(mutator.types_to_pin, 0);
   blocking_call([&] {
     for (; id < kinds.count(); ++id) {
-      if (kinds[id].type != nullptr) pin_libraries_of(*kinds[id].type);
+      if (kinds[id].type != nullptr) pin_libraries_of(mutator.heap, *kinds[id].type);
     }
   });
 }

@@ -11,7 +11,6 @@
 #include "gc/heap.h"
 #include "gc/library_thread.h"
 #include "gc/pacer.h"
-#include "roots/libraries.h"
 
 namespace tricolor::impl {
 
@@ -90,6 +89,8 @@ bool Cycle::stop_the_world() {
   for (;;) {
     if (!x_segments.update()) {
       x_crew.finish();
+      x_crew.close();
+      x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);  // the timer tries again, later
       x_phase.advance(Phase::kStopping, Phase::kOff);
       return false;
     }
@@ -252,7 +253,7 @@ void Cycle::close() {
   x_record.mark_clock_ns = x_marked_ns - x_stopped_ns;
   x_record.last_stop_clock_ns = end_ns - x_marked_ns;
   x_record.first_stop_cpu_ns = x_record.first_stop_clock_ns * x_record.processors_count;
-  x_record.worker_cpu_ns = x_record.mark_clock_ns;
+  x_record.worker_cpu_ns = x_record.mark_clock_ns * x_crew.markers();
   x_record.last_stop_cpu_ns = x_record.last_stop_clock_ns * x_record.processors_count;
   print_trace(x_record);
 }
@@ -290,6 +291,11 @@ void Cycle::reset_goal() {
                       (in_use > cells ? in_use - cells : 0);
   // Relaxed: a number that others act on a little later.
   x_goal_bytes.store(heap_goal_bytes(in), std::memory_order_relaxed);
+}
+
+void Cycle::settings_changed() {
+  reset_goal();
+  wake_thread();  // the timer may be due
 }
 
 // ---- requests
@@ -351,7 +357,7 @@ void Cycle::pin_libraries() {
       if (x_pins_count == 0) return;
       in_library = x_pins[x_pins_count - 1];
     }
-    pin_library_of(in_library);
+    x_heap.handshake().pin_library_of(in_library);
     const Guard guard(x_lock);
     const auto end = x_pins.begin() + static_cast<std::ptrdiff_t>(x_pins_count);
     if (const auto at = std::find(x_pins.begin(), end, in_library); at != end) {
@@ -397,6 +403,7 @@ bool Cycle::start_thread() {
 // The collector's thread.
 void Cycle::serve() {
   for (;;) {
+    let_others_run();
     // Acquire: what was asked for. Pairs with wake_thread (release). Read first, so that no wake is missed.
     const std::uint32_t wakes = x_wakes.load(std::memory_order_acquire);
     std::uint32_t requested = 0;
@@ -450,8 +457,10 @@ bool Cycle::sweep_in_background() {
 
 void Cycle::release_all(Mutator& mutator) {
   x_heap.handshake().while_blocked(mutator, [this] {
-    const Guard no_cycle(x_run);
+    const HostKeptOut host_kept_out;
+    lock_run();
     x_heap.allocator().pages.release(PageCount{SIZE_MAX});
+    x_run.unlock();
   });
 }
 
@@ -480,18 +489,34 @@ void Cycle::run_until(std::uint32_t ticket) {
 
 void Cycle::shut_down(Mutator& mutator) {
   x_heap.handshake().while_blocked(mutator, [this] {
+    const HostKeptOut host_kept_out;
+    lock_run();
+    x_crew.end_helpers();
     {
-      const Guard no_cycle(x_run);
-      x_crew.end_helpers();
+      const Guard guard(x_lock);
+      x_end_thread = x_has_thread;
+      if (x_has_thread) wake_thread();
     }
-    const Guard guard(x_lock);
-    x_end_thread = x_has_thread;
-    if (x_has_thread) wake_thread();
+    x_run.unlock();
   });
 }
 
-void Cycle::lock_for_fork() {
+// Takes x_run as soon as the cycle or the few spans that it is held for are done: whoever asks for it again and again
+// (serve) lets those pass that wait here, since a lock goes to who is awake.
+void Cycle::lock_run() {
+  x_run_waiters.fetch_add(1, std::memory_order_relaxed);
   x_run.lock();
+  // Release: nothing but the number. Wakes serve.
+  if (x_run_waiters.fetch_sub(1, std::memory_order_release) == 1) os::futex_wake_all(x_run_waiters);
+}
+
+void Cycle::let_others_run() {
+  for (std::uint32_t n; (n = x_run_waiters.load(std::memory_order_acquire)) != 0;)
+    os::futex_wait(x_run_waiters, n);
+}
+
+void Cycle::lock_for_fork() {
+  lock_run();
   x_lock.lock();
 }
 
@@ -502,6 +527,7 @@ void Cycle::forget_threads() {
   x_end_thread = false;
   x_force_next = false;
   x_has_pin_thread = false;
+  x_run_waiters.store(0, std::memory_order_relaxed);
   for (Segment& segment : x_segments) segment.held_roots = false;  // it may have been about to pin
   x_requested = x_completed.load(std::memory_order_relaxed);
   x_crew.forget_helpers();

@@ -71,8 +71,8 @@ class Cycle {
   void forget_threads();
   void unlock_after_fork();
 
-  // Recomputes the goal after a change of the settings.
-  void reset_goal();
+  // After a change of the settings.
+  void settings_changed();
 
   Sweeper& sweeper() { return x_sweeper; }
   MarkCrew& crew() { return x_crew; }
@@ -96,6 +96,8 @@ class Cycle {
   void wake_thread();
   std::uint64_t timer_due_in_ns() const;
   bool sweep_in_background();
+  void lock_run();
+  void let_others_run();
   void run_until(std::uint32_t ticket);
   std::size_t markers_wanted() const;
 
@@ -103,6 +105,7 @@ class Cycle {
   void pin_libraries();
   void pin_libraries_apart();
 
+  void reset_goal();
   void run(bool forced);
   void finish_previous_sweep();
   void open(bool forced);
@@ -126,6 +129,8 @@ class Cycle {
   char* x_copy = nullptr;  // what the kernel has read for mark_through_kernel
 
   Mutex x_run{LockRank::kRun};  // held for the whole of a cycle
+
+  std::atomic<std::uint32_t> x_run_waiters{0};  // that the collector's thread lets pass
 
   // Requests. Tickets are compared by difference, so they may wrap.
   Mutex x_lock{LockRank::kCycle};

@@ -9,6 +9,7 @@
 #include "alloc/base/os.h"
 #include "alloc/base/sanitizer.h"
 #include "gc/heap.h"
+#include "roots/libraries.h"
 #include "roots/registers.h"
 
 namespace tricolor::impl {
@@ -68,6 +69,16 @@ bool Handshake::create(int signal, std::uint64_t warn_after_ns) {
 bool Handshake::list_tls(Mutator& mutator) {
   const Guard guard(x_attaching);
   return mutator.tls.list(x_heap.allocator().metadata);
+}
+
+// The same for the walk in here.
+void Handshake::pin_library_of(const void* address) {
+  LibraryName name;
+  {
+    const Guard guard(x_attaching);
+    find_library_of(address, name);
+  }
+  pin_library(name);
 }
 
 Mutator* Handshake::attach() {

@@ -179,7 +179,7 @@ T change(std::atomic<T> impl::Settings::*setting, T value) {
   Heap* const heap = Heap::get();
   if (heap == nullptr) throw std::bad_alloc();
   const T old = (heap->settings().*setting).exchange(value, std::memory_order_relaxed);
-  heap->cycle().reset_goal();
+  heap->cycle().settings_changed();
   return old;
 }
 

@@ -23,7 +23,8 @@ class MarkCrew {
   // Packets are filled up to `packet_entries`. False when memory is refused.
   bool create(std::size_t packet_entries);
 
-  // Opens a cycle with up to `markers`, starting helpers as needed; fewer where memory or threads are refused. The world runs.
+  // Opens a cycle with about `markers`, starting helpers as needed: fewer where memory or threads are refused; when there are
+  // to be several, helpers that an earlier cycle has started take part too. The world runs.
   void begin(std::size_t markers, Marker::ConstructionTest under_construction);
 
   // The one that roots are given to.

@@ -81,7 +81,8 @@ inline void Marker::push(std::uintptr_t address, std::uint32_t kind) {
 
 // [queue.bounded]: the cell is marked; its span remembers that something in it is grey.
 void Marker::postpone(std::uintptr_t address) {
-  find_cell(x_map, address).span->rescan.store(1, std::memory_order_relaxed);
+  // Release: our mark bits. Pairs with rescan (acquire). An exchange, so that it also passes on what another marker released.
+  find_cell(x_map, address).span->rescan.exchange(1, std::memory_order_acq_rel);
   x_postponed = true;
 }
 
@@ -234,7 +235,8 @@ void Marker::rescan() {
       for (std::uint64_t bits = arena->heads[w].load(std::memory_order_acquire); bits != 0;
            bits &= bits - 1) {
         PageRecord* const span = arena->records() + w * 64 + std::countr_zero(bits);
-        if (span->rescan.exchange(0, std::memory_order_relaxed) == 0) continue;
+        // Acquire: the mark bit of the cell that did not fit. Pairs with postpone (release).
+        if (span->rescan.exchange(0, std::memory_order_acquire) == 0) continue;
         for (std::uint32_t i = 0; i < span->cells; ++i) {
           const Cell cell{span, i};
           if (!is_marked(cell)) continue;

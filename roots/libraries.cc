@@ -2,9 +2,9 @@
 
 #include <dlfcn.h>
 #include <elf.h>
-#include <limits.h>
 #include <link.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 
@@ -14,8 +14,8 @@ namespace {
 
 struct Search {
   std::uintptr_t address;
-  bool is_program = true;        // the program itself comes first
-  char name[PATH_MAX + 1] = {};  // empty: not found, or the program
+  LibraryName& name;
+  bool is_program = true;  // the program itself comes first
 };
 
 bool contains(const dl_phdr_info& info, std::uintptr_t address) {
@@ -29,22 +29,28 @@ bool contains(const dl_phdr_info& info, std::uintptr_t address) {
 
 }  // namespace
 
-void pin_library_of(const void* address) {
-  Search search{reinterpret_cast<std::uintptr_t>(address)};
+void find_library_of(const void* address, LibraryName& name) {
+  name[0] = '\0';
+  Search search{reinterpret_cast<std::uintptr_t>(address), name};
   dl_iterate_phdr(
       [](dl_phdr_info* info, std::size_t, void* data) {
         Search& s = *static_cast<Search*>(data);
         const bool here = contains(*info, s.address);
-        if (here && !s.is_program && std::strlen(info->dlpi_name) < sizeof s.name)
-          std::strcpy(s.name, info->dlpi_name);
+        if (here && !s.is_program && std::strlen(info->dlpi_name) < s.name.size())
+          std::strcpy(s.name.data(), info->dlpi_name);
         s.is_program = false;
         return here ? 1 : 0;
       },
       &search);
-  if (search.name[0] == '\0') return;
+}
+
+void pin_library(const LibraryName& name) {
+  if (name[0] == '\0') return;
+  const int saved_errno = errno;
   // It is open: only its mode changes. If it is being closed at this moment it is found no more.
-  if (void* const library = dlopen(search.name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE))
+  if (void* const library = dlopen(name.data(), RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE))
     dlclose(library);
+  errno = saved_errno;
 }
 
 }  // namespace tricolor::impl

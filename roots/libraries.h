@@ -6,11 +6,22 @@
 //   if it had been opened with RTLD_NODELETE. All others are unloaded as ever.
 #pragma once
 
+#include <limits.h>
+
+#include <array>
+
 namespace tricolor::impl {
 
-// Pins the library that `address` lies in; nothing happens for the program itself and for what is in no library. Takes the
-// loader's lock, which a thread holds while constructors of a library that it opens run: not while a thread is stopped, not
-// with a lock of ours held, and not where such a constructor may wait for the caller. Allocates from malloc.
-void pin_library_of(const void* address);
+// The name that the loader knows a library by; empty for none.
+using LibraryName = std::array<char, PATH_MAX + 1>;
+
+// The library that `address` lies in; none for the program itself and for what is in no library. Walks the loader's list: not
+// while a thread is stopped, and no fork may come in between (the C library does not free that lock in the child).
+void find_library_of(const void* address, LibraryName& name);
+
+// Pins it. Takes the loader's other lock, which a thread holds while constructors of a library that it opens run: not while
+// a thread is stopped, not with a lock of ours held. Such a constructor that waits for the caller waits for ever. Allocates
+// from malloc; keeps errno.
+void pin_library(const LibraryName& name);
 
 }  // namespace tricolor::impl

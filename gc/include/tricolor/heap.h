@@ -19,7 +19,8 @@ bool init(const options& wanted = {});
 void shutdown();
 
 // A complete cycle that starts after the call: on return everything not found reachable is swept. Waits for its end. Not
-// inside gc::critical.
+// inside gc::critical; and a library's constructor must not wait for a thread that is here, or in the first allocation of a
+// type: they may take the loader's lock, to keep libraries with roots or types from being unloaded.
 void collect();
 
 // collect(), and then all memory that is free goes back to the system, also what the heap would soon use again. What other
