@@ -215,7 +215,7 @@ void fork_many_times(int rounds) {
 }  // namespace
 
 TEST_CASE("child forks a thousand times", "[.child]") {
-  fork_many_times(tricolor::impl::kThreadSanitizer ? 60 : kShadowMemory ? 200 : 1'000);
+  fork_many_times(kShadowMemory ? 40 : 1'000);
 }
 
 TEST_CASE(
@@ -360,7 +360,7 @@ namespace {
 
 TEST_CASE("child forks and the children exit", "[.child]") {
   make_node(1);
-  const int rounds = tricolor::impl::kThreadSanitizer || kShadowMemory ? 50 : 1'000;
+  const int rounds = kShadowMemory ? 50 : 1'000;
   int failed = 0;
   for (int round = 0; round < rounds && failed < 5; ++round) {
     std::fflush(nullptr);  // or exit writes what is there once more
