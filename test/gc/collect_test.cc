@@ -253,6 +253,14 @@ TEST_CASE("a collection right after shutdown is not lost") {
 
 // ---------------------------------------------------------------------------- what runs by itself
 
+namespace {
+
+void pause_us(unsigned us) {
+  gc::blocking_call([us] { usleep(us); });
+}
+
+}  // namespace
+
 TEST_CASE("child idles after a cycle that was due", "[.child]") {
   constexpr std::uint64_t kMiB = 1 << 20;
   static gc::ptr<Node> kept;
@@ -270,13 +278,13 @@ TEST_CASE("child idles after a cycle that was due", "[.child]") {
   // Nobody allocates or collects any more.
   auto now = gc::stats();
   for (int wait = 0; wait < 2'000 && now.heap_live_bytes > now.heap_marked_bytes + kMiB; ++wait) {
-    usleep(5'000);
+    pause_us(5'000);
     now = gc::stats();
   }
   INFO("live " << now.heap_live_bytes << " marked " << now.heap_marked_bytes);
   CHECK(now.heap_live_bytes <= now.heap_marked_bytes + kMiB);
   for (int wait = 0; wait < 2'000 && now.heap_mapped_bytes > now.heap_goal_bytes * 5 / 4; ++wait) {
-    usleep(5'000);
+    pause_us(5'000);
     now = gc::stats();
   }
   CHECK(now.heap_mapped_bytes <= now.heap_goal_bytes * 5 / 4);
@@ -292,13 +300,13 @@ TEST_CASE("what a cycle has left is swept in the background, and memory follows 
 TEST_CASE("child waits for the timer", "[.child]") {
   make_node(1);
   gc::collect();
-  for (int wait = 0; wait < 10'000 && gc::stats().cycles_total < 5; ++wait) usleep(1'000);
+  for (int wait = 0; wait < 10'000 && gc::stats().cycles_total < 5; ++wait) pause_us(1'000);
   CHECK(gc::stats().cycles_total >= 5);
   CHECK(gc::stats().cycles_forced == 1);
   gc::set_percent(-1);
-  usleep(50'000);  // one may be under way
+  pause_us(50'000);  // one may be under way
   const std::uint64_t cycles = gc::stats().cycles_total;
-  usleep(200'000);
+  pause_us(200'000);
   CHECK(gc::stats().cycles_total == cycles);
 }
 
