@@ -95,8 +95,7 @@ bool shared_is_whole() {
 
 // A child's life. `lists`: of the thread that forked, null if it had none.
 Fault live_on(Lists* lists, bool until_due, int generation) {
-  if (!kChildrenStartThreads) gc::set_percent(-1);  // then cycles run on the thread that asks
-  prctl(PR_SET_PDEATHSIG, SIGKILL);                 // if the parent gives up
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // if the parent gives up
   if (lists != nullptr && !lists->check_all()) return kLostBefore;
   if (!shared_is_whole()) return kLostBefore;
   Node* const mine = make_node(77, make_node(78));
@@ -109,7 +108,7 @@ Fault live_on(Lists* lists, bool until_due, int generation) {
     if (!more.step()) return kLostAfter;
     if (lists != nullptr && !lists->step()) return kLostAfter;
   }
-  if (until_due && kChildrenStartThreads) {  // the collector's thread starts again
+  if (until_due) {  // the collector's thread starts again
     const std::uint64_t cycles = gc::stats().cycles_total;
     for (int i = 0; i < 100'000 && gc::stats().cycles_total == cycles; ++i)
       gc::make_array<char>(2'000);
@@ -361,7 +360,7 @@ namespace {
 
 TEST_CASE("child forks and the children exit", "[.child]") {
   make_node(1);
-  const int rounds = kShadowMemory ? 50 : 1'000;
+  const int rounds = 1'000;
   int failed = 0;
   for (int round = 0; round < rounds && failed < 5; ++round) {
     std::fflush(nullptr);  // or exit writes what is there once more
@@ -373,10 +372,7 @@ TEST_CASE("child forks and the children exit", "[.child]") {
 }
 
 TEST_CASE("a process exits while its threads allocate and collect, a thousand times", "[process]") {
-  if (!kChildrenStartThreads) {
-    WARN("skipped: ThreadSanitizer does not let forked children start threads");
-    return;
-  }
+  if (skipped_under_sanitizers()) return;
   const ProgramEnd end = run_program("child forks and the children exit", kForkingChild);
   INFO(end.output);
   CHECK(end.exit_code == 0);
