@@ -1,8 +1,9 @@
 // Libraries that the collector depends on must stay: what it knows of a type (the description, the trace function) and the
 // roots in a library's statics would go with it.
 //
-// Invariant [library.pinned]: a library that describes a type which has been allocated is never unloaded, and neither is one
-//   in whose writable segments a cycle has found a reference to an object. dlclose of it succeeds and leaves it mapped, as
+// Invariant [library.pinned]: a library that describes a type is pinned before the first object of it is allocated (when
+//   that is inside gc::critical: as soon as it ends), and one in whose writable segments a cycle has found a reference to
+//   an object before gc::collect() returns, or by a thread of its own soon after any other cycle. dlclose of it succeeds and leaves it mapped, as
 //   if it had been opened with RTLD_NODELETE. All others are unloaded as ever.
 #pragma once
 

@@ -37,8 +37,8 @@ struct histogram {
     for (const std::uint64_t count : counts) total += count;
     return total;
   }
-  // A bound that the given share of all times (0 to 1) did not exceed: the end of the bucket it falls into. 0 when nothing
-  // has been counted.
+  // A bound that the given share of all times (0 to 1) did not exceed: the end of the bucket it falls into (the last one has
+  // none). 0 when nothing has been counted.
   constexpr std::uint64_t quantile_ns(double share) const {
     const double wanted = share * static_cast<double>(total_count());
     std::uint64_t seen = 0;
@@ -90,7 +90,8 @@ struct statistics {
   std::uint64_t globals_scanned_bytes = 0;
 
   // Wall time. A pause runs from the request to stop until the threads may run again; its stop is
-  // the part until the last of them stood still. A cycle with several pauses counts each.
+  // the part until the last of them stood still. A stop that is begun anew because a library
+  // has just been opened counts from the last beginning.
   std::uint64_t pause_ns_last = 0;
   std::uint64_t pause_ns_max = 0;
   std::uint64_t pause_ns_total = 0;
@@ -101,7 +102,8 @@ struct statistics {
   std::uint64_t mark_ns_last = 0;  // of marking, with the world stopped or not
   std::uint64_t mark_ns_total = 0;
 
-  // Processor time of everything the collector did, processors kept idle by a pause included.
+  // Processor time of all pauses, of every processor: marking and what they kept idle. Sweeping beside the program is not in
+  // it.
   std::uint64_t gc_cpu_ns_total = 0;
 };
 
