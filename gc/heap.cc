@@ -115,9 +115,12 @@ statistics Heap::stats() const {
   out.freed_bytes_total = freed;
   const std::uint64_t ready = pages.ready_bytes();
   const std::uint64_t in_use = pages.in_use_bytes();
-  out.heap_unused_bytes = in_use > out.heap_live_bytes ? in_use - out.heap_live_bytes : 0;
-  out.heap_free_bytes = ready > in_use ? ready - in_use : 0;
-  out.heap_mapped_bytes = out.heap_live_bytes + out.heap_unused_bytes + out.heap_free_bytes;
+  // Read one after another while others sweep and allocate: the outer number bounds the inner one, so that they add up.
+  const std::uint64_t spans = in_use < ready ? in_use : ready;
+  if (out.heap_live_bytes > spans) out.heap_live_bytes = spans;
+  out.heap_unused_bytes = spans - out.heap_live_bytes;
+  out.heap_free_bytes = ready - spans;
+  out.heap_mapped_bytes = ready;
   out.page_record_bytes =
       pages.metadata_bytes() +
       x_allocator.small_cell_pages.load(std::memory_order_relaxed) * sizeof(SmallCellBits);
