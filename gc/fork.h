@@ -4,8 +4,8 @@
 // prepare comes last, when the program's own handlers have taken their locks and do not need us any more, and is undone
 // first, before they do.
 //
-//   prepare   waits for the cycle that runs, for sections of the library that other threads are in, and for nothing else:
-//             never for user code, not even inside gc::critical. A running mutator counts as blocked meanwhile, so that a
+//   prepare   waits for the cycle that runs (whose stop may wait for gc::critical) and for sections of the library that
+//             other threads are in; otherwise for no user code. A running mutator counts as blocked meanwhile, so that a
 //             stop does not wait for it. The world is not stopped: a stopped thread could hold a lock that another prepare
 //             handler, or fork itself (malloc's), is about to take.
 //   parent    lets everyone go on. Threads that needed the slow half of an allocation meanwhile have waited; others have not
@@ -27,6 +27,9 @@
 // In this version a cycle marks with the world stopped, so waiting for it (Cycle's lock x_run) is short. Once marking is
 // concurrent, prepare must not wait for the mark: it will wait for phase changes only, and the child abandon the mark (drop
 // queues, clear mark bits, disarm the barriers of the one mutator left).
+//
+// A child made while another thread of the program was inside the loader (dlopen, dlclose, dl_iterate_phdr) may hang at its
+// first collection: the C library does not free that lock in a child, and listing segments takes it.
 //
 // A child that was made without these handlers (vfork, posix_spawn, _Fork, a bare clone), or by a signal handler that
 // interrupted the library itself on its thread, may do what such children may: exec or _exit.

@@ -1,5 +1,6 @@
 // Threads: attaching, blocking, polling. Most programs need none of it: a thread attaches itself at its first allocation or
-// pointer store and detaches at its exit.
+// pointer store and detaches at its exit. It is to be attached before its first read of a managed pointer, also one that it
+// only copies: thread_scope does that.
 //
 // A collection stops every attached thread for a moment, by a signal. Calls that are interrupted go on (SA_RESTART), except
 // those that the kernel never restarts: epoll_wait, poll, select, nanosleep, sem_timedwait, ... then return EINTR. Wrapped in
