@@ -26,6 +26,15 @@ struct Allocator {
   // spans are swept before it moves again, so a span is at most one behind.
   std::atomic<std::uint32_t> sweep_epoch{1};
 
+  // Invariant [alloc.black]: while a cycle marks, a cell gets its mark bit together with its claim, before its alloc bit: what is
+  //   allocated is black. Written by the collector while every thread that may allocate is stopped outside of its critical
+  //   sections, so that it does not change in one. What a thread has claimed so and not used stays claimed when marking
+  //   ends: the sweep finds it marked and leaves it alone.
+  std::atomic<bool> allocate_black{false};
+  // Cells and bytes that have become black so in this cycle.
+  std::atomic<std::uint64_t> black_objects{0};
+  std::atomic<std::uint64_t> black_bytes{0};
+
   // Bytes in cells handed out to threads (claims count whole) less those swept: the heap's size as the pacer sees it.
   std::atomic<std::int64_t> live_bytes{0};
   // Since the start, for statistics: claimed less given back; swept.
@@ -41,6 +50,10 @@ struct Allocator {
   void count_claimed(std::size_t bytes) {
     live_bytes.fetch_add(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
     allocated_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  }
+  void count_black(std::size_t objects, std::size_t bytes) {
+    black_objects.fetch_add(objects, std::memory_order_relaxed);
+    black_bytes.fetch_add(bytes, std::memory_order_relaxed);
   }
   void count_returned(std::size_t bytes) {
     live_bytes.fetch_sub(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);

@@ -27,11 +27,20 @@ inline bool has_small_cells(const PageRecord* span) {
 inline BitWord* alloc_words(PageRecord* span) {
   return has_small_cells(span) ? small_cell_bits(span)->alloc.data() : span->alloc_bits;
 }
+// Only of spans whose cells can hold references.
+inline BitWord* grey_words(PageRecord* span) {
+  return has_small_cells(span) ? small_cell_bits(span)->more.data() : span->gc_bits + 4;
+}
 inline std::uint32_t bit_words(const PageRecord* span) { return (span->cells + 63u) / 64u; }
 
 inline bool test_bit(const BitWord* words, std::uint32_t index) {
   // Relaxed: a bit publishes nothing; what it protects is ordered by its span's state, lock or the stop.
   return (words[index / 64].load(std::memory_order_relaxed) >> (index % 64) & 1) != 0;
+}
+
+// Acquire: a cell that is allocated while a cycle marks is seen marked too. Pairs with Central::claim_from (release).
+inline bool is_allocated(PageRecord* span, std::uint32_t index) {
+  return (alloc_words(span)[index / 64].load(std::memory_order_acquire) >> (index % 64) & 1) != 0;
 }
 
 struct Cell {
@@ -84,7 +93,7 @@ inline Cell find_cell(const ArenaMap& map, std::uintptr_t address) {
 // where the kind has references, and the arming stop gives them back first.
 inline Cell find_allocated_cell(const ArenaMap& map, std::uintptr_t address) {
   const Cell cell = find_cell(map, address);
-  if (!cell || !test_bit(alloc_words(cell.span), cell.index)) return {};
+  if (!cell || !is_allocated(cell.span, cell.index)) return {};
   return cell;
 }
 

@@ -14,13 +14,14 @@ namespace tricolor::impl {
 
 bool Central::claim(Allocator& allocator, std::uint32_t wanted, std::uint32_t tries, Claim& out) {
   const Guard guard(x_lock);
+  start_again_after_a_cycle(allocator);
   for (; x_cursor < x_count; ++x_cursor) {
     PageRecord* const span = x_spans[x_cursor];
     if (!is_swept(allocator, span)) {
       if (tries-- == 0) return false;
       sweep_span(allocator, span);  // even if nothing is left: we are about to use it
     }
-    if (claim_from(span, wanted, out)) return true;
+    if (claim_from(allocator, span, wanted, out)) return true;
   }
   return false;
 }
@@ -28,18 +29,21 @@ bool Central::claim(Allocator& allocator, std::uint32_t wanted, std::uint32_t tr
 bool Central::add_span(Allocator& allocator, Kind& kind, PageId first, bool zero,
                        std::uint32_t wanted, Claim& out) {
   const Guard guard(x_lock);
-  PageRecord* const span =
-      publish_span(allocator, kind, first, PageCount{kind.pages}, zero, PageState::in_use);
-  if (!append(allocator, span)) {
-    free_span(allocator, span);
+  start_again_after_a_cycle(allocator);
+  if (!make_room(allocator)) {  // before anybody can find the span [span.no-free-while-marking]
+    allocator.pages.give_back(first, PageCount{kind.pages});
     return false;
   }
-  return claim_from(span, wanted, out);
+  PageRecord* const span =
+      publish_span(allocator, kind, first, PageCount{kind.pages}, zero, PageState::in_use);
+  append(span);
+  return claim_from(allocator, span, wanted, out);
 }
 
 PageCount Central::sweep(Allocator& allocator, PageRecord* span) {
   const Guard guard(x_lock);
   if (is_swept(allocator, span) || sweep_span(allocator, span) != 0) return {};
+  start_again_after_a_cycle(allocator);
   const PageCount pages = pages_of(span);
   if (span->kind->cell_bytes != 0) remove(span);  // large objects are in no list
   free_span(allocator, span);
@@ -54,8 +58,9 @@ void Central::give_back(Allocator& allocator, PageRecord* span, std::uint32_t in
                                           std::memory_order_release);
 }
 
-void Central::revisit(PageRecord* span) {
+void Central::revisit(const Allocator& allocator, PageRecord* span) {
   const Guard guard(x_lock);
+  start_again_after_a_cycle(allocator);
   span->hint_word = 0;
   const std::uint32_t slot = span->slot_or_pages;
   if (slot >= x_cursor) return;
@@ -66,12 +71,22 @@ void Central::revisit(PageRecord* span) {
   x_spans[x_cursor]->slot_or_pages = x_cursor;
 }
 
-void Central::reset() { x_cursor = 0; }
+void Central::start_again_after_a_cycle(const Allocator& allocator) {
+  // Relaxed: it moves on while every thread that may be here is stopped elsewhere.
+  const std::uint32_t now = allocator.sweep_epoch.load(std::memory_order_relaxed);
+  if (x_cursor_epoch == now) return;
+  x_cursor_epoch = now;
+  x_cursor = 0;
+}
 
 // Claims free cells from at most Claim::kWords consecutive words of the bitmap.
-bool Central::claim_from(PageRecord* span, std::uint32_t wanted, Claim& out) {
+bool Central::claim_from(Allocator& allocator, PageRecord* span, std::uint32_t wanted,
+                         Claim& out) {
   dcheck(wanted != 0, "central.claim");
   BitWord* const allocs = alloc_words(span);
+  // Relaxed: see allocator.h; it does not change while we are here.
+  const bool black = allocator.allocate_black.load(std::memory_order_relaxed);
+  std::size_t blackened = 0;
   const std::uint32_t cells = span->cells;
   std::uint32_t w = span->hint_word;
   const std::uint32_t words = bit_words(span);
@@ -98,8 +113,15 @@ bool Central::claim_from(PageRecord* span, std::uint32_t wanted, Claim& out) {
     }
     found += static_cast<std::uint32_t>(std::popcount(free));
     out.mask[w - out.first_word] = free;
-    allocs[w].fetch_or(free, std::memory_order_relaxed);
+    if (black) {
+      // A stray word may have marked a free cell already.
+      const std::uint64_t before = mark_words(span)[w].fetch_or(free, std::memory_order_relaxed);
+      blackened += static_cast<std::size_t>(std::popcount(free & ~before));
+    }
+    // Release: who sees the cell allocated sees it marked [alloc.black]. Pairs with is_allocated (acquire).
+    allocs[w].fetch_or(free, std::memory_order_release);
   }
+  if (blackened != 0) allocator.count_black(blackened, blackened * span->kind->cell_bytes);
   if (found == 0) {
     span->hint_word = static_cast<std::uint8_t>(words);
     return false;
@@ -109,42 +131,37 @@ bool Central::claim_from(PageRecord* span, std::uint32_t wanted, Claim& out) {
   return true;
 }
 
-// Puts the span where the cursor is: it is the next to claim from.
-bool Central::append(Allocator& allocator, PageRecord* span) {
-  if (x_count == x_capacity) {
-    const std::uint32_t capacity = x_capacity == 0 ? 8 : 2 * x_capacity;
-    auto* const spans =
-        static_cast<PageRecord**>(allocator.metadata.take(capacity * sizeof(PageRecord*)));
-    if (spans == nullptr) return false;
-    if (x_count != 0) {
-      std::memcpy(spans, x_spans, x_count * sizeof(PageRecord*));
-      allocator.metadata.give_back(x_spans, x_capacity * sizeof(PageRecord*));
-    }
-    x_spans = spans;
-    x_capacity = capacity;
+bool Central::make_room(Allocator& allocator) {
+  if (x_count < x_capacity) return true;
+  const std::uint32_t capacity = x_capacity == 0 ? 8 : 2 * x_capacity;
+  auto* const spans =
+      static_cast<PageRecord**>(allocator.metadata.take(capacity * sizeof(PageRecord*)));
+  if (spans == nullptr) return false;
+  if (x_count != 0) {
+    std::memcpy(spans, x_spans, x_count * sizeof(PageRecord*));
+    allocator.metadata.give_back(x_spans, x_capacity * sizeof(PageRecord*));
   }
+  x_spans = spans;
+  x_capacity = capacity;
+  return true;
+}
+
+// Puts the span where the cursor is: it is the next to claim from. There is room.
+void Central::append(PageRecord* span) {
   x_spans[x_count] = span;
   std::swap(x_spans[x_count], x_spans[x_cursor]);
   x_spans[x_count]->slot_or_pages = x_count;
   span->slot_or_pages = x_cursor;
   ++x_count;
-  return true;
 }
 
 void Central::remove(PageRecord* span) {
-  std::uint32_t slot = span->slot_or_pages;
+  const std::uint32_t slot = span->slot_or_pages;
   dcheck(slot < x_count && x_spans[slot] == span, "central.list");
-  const auto move = [this](std::uint32_t from, std::uint32_t to) {
-    x_spans[to] = x_spans[from];
-    x_spans[to]->slot_or_pages = to;
-  };
-  if (slot <
-      x_cursor) {  // close the gap with the last visited one, so that the unvisited stay behind the cursor
-    move(--x_cursor, slot);
-    slot = x_cursor;
-  }
-  --x_count;
-  if (slot != x_count) move(x_count, slot);  // else what stands there has just been moved itself
+  // What has been visited is swept, and what has been swept is not removed before the next cycle.
+  dcheck(slot >= x_cursor, "central.list");
+  x_spans[slot] = x_spans[--x_count];
+  x_spans[slot]->slot_or_pages = slot;
 }
 
 }  // namespace tricolor::impl

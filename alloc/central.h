@@ -1,8 +1,8 @@
 // The spans of one kind, and the claims that threads take from them.
 //
 // All spans of a kind stand in one list; a cursor walks it once a cycle. Before the cursor: spans that have been visited
-// since the last cycle (full or claimed from). From the cursor on: spans to visit, which are swept as they are met. A
-// cycle moves the cursor back to the start (reset). There are no partial and full lists to keep apart: what a span is
+// since the last cycle (full or claimed from). From the cursor on: spans to visit, which are swept as they are met. After a
+// cycle the first who comes moves the cursor back to the start. There are no partial and full lists to keep apart: what a span is
 // shows in its bits.
 //
 // A claim is a set of free cells of one span that one thread takes together (512 bytes of them at first, more as the thread
@@ -56,14 +56,13 @@ class Central {
   void give_back(Allocator& allocator, PageRecord* span, std::uint32_t index);
 
   // Cells of `span` have become free again: the next claims look there. Not in a signal handler: takes the lock.
-  void revisit(PageRecord* span);
-
-  // The next claim starts at the first span again. World stopped.
-  void reset();
+  void revisit(const Allocator& allocator, PageRecord* span);
 
  private:
-  bool claim_from(PageRecord* span, std::uint32_t wanted, Claim& out);
-  bool append(Allocator& allocator, PageRecord* span);
+  void start_again_after_a_cycle(const Allocator& allocator);
+  bool claim_from(Allocator& allocator, PageRecord* span, std::uint32_t wanted, Claim& out);
+  bool make_room(Allocator& allocator);
+  void append(PageRecord* span);
   void remove(PageRecord* span);
 
   Mutex x_lock{LockRank::kCentral};
@@ -71,6 +70,7 @@ class Central {
   std::uint32_t x_count = 0;
   std::uint32_t x_capacity = 0;
   std::uint32_t x_cursor = 0;
+  std::uint32_t x_cursor_epoch = 0;  // the allocator's sweep_epoch when the cursor was set back last
 };
 
 }  // namespace tricolor::impl

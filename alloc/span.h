@@ -6,13 +6,14 @@
 //
 //   line 0, written by markers                      line 1, written by allocator and sweeper
 //   cells of 32 bytes and more                        alloc_bits[4]    256 cells
-//     gc_bits[0..3] mark   gc_bits[4..7] reserved     reciprocal, head_delta, kind, sweep_epoch, slot_or_pages,
+//     gc_bits[0..3] mark   gc_bits[4..7] grey         reciprocal, head_delta, kind, sweep_epoch, slot_or_pages,
 //   cells of 16 and 24 bytes (512 and 341 a page)     cells, hint_word, size_class, needs_zero, ... state
-//     gc_bits[0..7] mark                              (alloc: SmallCellBits::alloc)
-//   cells of 8 bytes (1024 a page, pointer-free)
+//     gc_bits[0..7] mark, SmallCellBits::more grey    (alloc: SmallCellBits::alloc)
+//   cells of 8 bytes (1024 a page, pointer-free: never grey)
 //     mark: SmallCellBits::more                       (alloc: SmallCellBits::alloc)
 //
 //   mark     the cell is grey or black in this cycle
+//   grey     the cell is grey and in no queue, for want of room (barrier/mark_queue.h)
 //   alloc    the cell is allocated, or a thread has claimed it and not used it yet; what is not set is free
 //
 // One life of a span:
@@ -32,6 +33,8 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+
+#include <tricolor/detail/type_info.h>
 
 #include "alloc/base/units.h"
 
@@ -62,9 +65,8 @@ struct alignas(128) PageRecord {
   std::uint8_t hint_word;                  // no cell in a word of alloc bits below this one is free
   std::uint8_t size_class;
   std::uint8_t needs_zero;  // free cells may hold what their last owner left
-  std::uint8_t noscan;      // cells hold no references; copy of the kind's, beside the mark bits
-  std::atomic<std::uint8_t>
-      rescan;  // a grey cell in here found no place in a queue (barrier/mark_queue.h)
+  detail::ScanMode scan;    // copy of the kind's
+  std::atomic<std::uint8_t> rescan;  // some cell's grey bit may be set
   std::atomic<PageState> state;  // written last (release) when a span is published
 };
 static_assert(sizeof(PageRecord) == 128, "two cache lines");

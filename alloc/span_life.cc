@@ -45,7 +45,7 @@ PageRecord* publish_span(Allocator& allocator, Kind& kind, PageId first, PageCou
   span->cells = static_cast<std::uint16_t>(kind.cells);
   span->size_class = static_cast<std::uint8_t>(kind.size_class);
   span->needs_zero = zero ? 0 : 1;
-  span->noscan = kind.scan == detail::ScanMode::none ? 1 : 0;
+  span->scan = kind.scan;
   span->rescan.store(0, std::memory_order_relaxed);
   set_interior(allocator, first, pages, PageState::interior);
   // Release: [span.publish]. Pairs with head_of (acquire).
@@ -63,6 +63,9 @@ void free_span(Allocator& allocator, PageRecord* span) {
   for (std::uint32_t w = 0; w < bit_words(span); ++w) {
     alloc_words(span)[w].store(0, std::memory_order_relaxed);
     dcheck(mark_words(span)[w].load(std::memory_order_relaxed) == 0, "span.no-free-while-marking");
+    dcheck(span->scan == detail::ScanMode::none ||
+               grey_words(span)[w].load(std::memory_order_relaxed) == 0,
+           "span.no-free-while-marking");
   }
   set_head_bit(span, false);
   span->state.store(PageState::free, std::memory_order_release);

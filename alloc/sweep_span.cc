@@ -29,7 +29,7 @@ std::uint32_t sweep_span(Allocator& allocator, PageRecord* span) {
   std::uint32_t before = 0;
   std::uint32_t left = 0;
   for (std::uint32_t w = 0; w < bit_words(span); ++w) {
-    // Relaxed throughout: no one else touches these bits now, the markers are done (their stop orders them before us).
+    // Relaxed throughout: the markers are done (the last stop orders them before us), and the claims are guarded by our lock.
     const std::uint64_t found = marks[w].load(std::memory_order_relaxed);
     const std::uint64_t allocated = allocs[w].load(std::memory_order_relaxed);
     // A field that holds a stale or a past-the-end address may have marked a free cell, which stays free.
@@ -42,7 +42,8 @@ std::uint32_t sweep_span(Allocator& allocator, PageRecord* span) {
         clobber(first + index * cell_bytes, cell_bytes);
       }
     }
-    allocs[w].store(marked, std::memory_order_relaxed);
+    // Atomic: the owner of claimed cells may be giving some back (return_all).
+    if (allocated != marked) allocs[w].fetch_and(marked, std::memory_order_relaxed);
     if (found != 0) marks[w].store(0, std::memory_order_relaxed);
   }
   if (left != before) {

@@ -172,7 +172,7 @@ void return_all_for_reuse(Allocator& allocator, LocalCache& cache) {
   // Before they are returned: a span with claimed cells is not freed, and has been swept.
   for (std::uint32_t i = 0; i < cache.open_count; ++i) {
     PageRecord* const span = cache.claims[cache.open[i]].span;
-    span->kind->central.revisit(span);
+    span->kind->central.revisit(allocator, span);
   }
   return_all(allocator, cache);
 }
@@ -182,7 +182,7 @@ void return_cell(Allocator& allocator, LocalCache& cache, char* cell) {
   check(static_cast<bool>(found), "cache.exact", {reinterpret_cast<std::uintptr_t>(cell)});
   PageRecord* const span = found.span;
   const std::size_t bytes = found.bytes();
-  if (span->noscan == 0) std::memset(cell, 0, bytes);
+  if (span->scan != detail::ScanMode::none) std::memset(cell, 0, bytes);
   const std::uint32_t id = span->kind->id;
   // The last one handed out: simply take it back. (Not into a run that begins in the next span.)
   if (span->kind->cell_bytes != 0 && cache.runs[id].cur == cell + bytes &&

@@ -2,11 +2,11 @@
 //
 // A cell is
 //   white  when it is not marked: garbage so far,
-//   grey   when it is marked and its references are still to be followed; it then stands in exactly one mark queue, or its
-//          span says `rescan`,
+//   grey   when it is marked and its references are still to be followed; it then stands in exactly one mark queue, or
+//          has its grey bit set,
 //   black  when it is marked and scanned. A cell without references is black as soon as it is marked.
 //
-//   predicate   mark bit   in a queue, or span->rescan
+//   predicate   mark bit   in a queue, or grey bit
 //   white         0            -
 //   grey          1           yes
 //   black         1           no
@@ -19,10 +19,26 @@
 //   references lead to marked cells, and those then cost no write to a shared line; of two markers that race to one cell
 //   exactly one sees it white. A single marker with the world stopped stores instead (an atomic or costs it 6 ns of 15).
 //
-// While the program runs and a cycle marks, a pointer store first shades the old and the new value of its slot (hybrid
-// barrier, Dijkstra insertion + Yuasa deletion; Go's runtime/mbarrier.go). In this version a cycle marks with the world
-// stopped (gcstoptheworld=1), so no thread is ever armed; the store, its test and its unit are in place
-// (<tricolor/detail/write_barrier.h>).
+// Marking beside the program. At the arming stop (gc/handshake.h) the references that running threads hold in their stacks and
+// registers are captured, at one instant; from then on every thread's pointer stores are barriered and its new cells black.
+// What was reachable at that instant, the snapshot, will be marked, and what has been made since is marked:
+//
+// Invariant [color.deletion]: a store to a slot that the collector scans shades the word that it overwrites (Yuasa). So a
+//   reference of the snapshot that is taken out of a slot before the marker has been there is not missed: every object of
+//   the snapshot is marked in the end, wherever the program has moved its references. A thread's registers and stack can
+//   hold, after its capture, only references to objects of the snapshot or to new ones. So a stack is captured once a cycle
+//   and never again. It does not matter which word of two racing stores the marker sees: each shades what it overwrites.
+// Invariant [color.insertion]: it shades the new word, too (Dijkstra). Stacks of threads inside blocking_call are no part of
+//   the instant: they are captured later. What another thread takes out of such a frame and stores in a slot is shaded by that
+//   store; what stays in the frame is found by the capture. (Taking it out without storing it is against the rule of
+//   gc::blocking_call, <tricolor/thread.h>.)
+// Invariant [color.construction]: a constructor of a slot shades the word that it overwrites. It need not shade the new one:
+//   the thread that constructs holds it, and was captured.
+// Invariant [color.roots-go]: what stops being a root while marking shades what it held: a gc::root (roots/root_set.h), a
+//   thread that detaches (gc/handshake.cc), a library (pinned, roots/libraries.h).
+//
+// The barrier is Go's (runtime/mbarrier.go), with the capture of all stacks at one instant in place of one after another:
+// native threads write into each other's frames, where no barrier is.
 #pragma once
 
 #include <cstdint>

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <new>
 
+#include "alloc/base/fault.h"
 #include "alloc/base/os.h"
+#include "alloc/cell.h"
 
 namespace tricolor::impl {
 
@@ -26,6 +28,16 @@ WorkPacket* PacketPool::take_empty() {
   ++x_packets;
   x_most_used = std::max(x_most_used, x_packets);
   return ::new (memory) WorkPacket;
+}
+
+// [queue.bounded]
+void PacketPool::postpone(PageRecord* span, std::uint32_t index) {
+  // Release: the mark bit, and that of `grey`. Pair with Marker::rescan (acquire). Exchanges, so that they also pass on what
+  // others released.
+  grey_words(span)[index / 64].fetch_or(std::uint64_t{1} << (index % 64),
+                                        std::memory_order_acq_rel);
+  span->rescan.exchange(1, std::memory_order_acq_rel);
+  x_postponed.exchange(true, std::memory_order_acq_rel);
 }
 
 void PacketPool::give_empty(WorkPacket* packet) {
@@ -64,7 +76,7 @@ WorkPacket* PacketPool::pop_shared() {
 
 void PacketPool::begin(bool helped) {
   const Guard guard(x_lock);
-  dcheck(x_working == 0 && x_shared == nullptr, "queue.end");
+  dcheck(x_working == 0, "queue.end");
   x_working = 1;
   x_helped = helped;
   x_hungry.store(helped && x_waiting != 0, std::memory_order_relaxed);
@@ -156,6 +168,7 @@ void PacketPool::trim() {
 bool MarkQueue::next_packet() {
   WorkPacket* const packet = x_pool.take_empty();
   if (packet == nullptr) return false;
+  if (is_planted(Fault::dropped_packet)) x_packet->count = 1;
   x_pool.share(x_packet);
   x_packet = packet;
   return true;

@@ -11,10 +11,12 @@
 // Invariant [queue.end]: a grey cell that is queued is in the pool or with a marker that works, and who works and what the
 //   pool has change under one lock. So "nobody works and nothing is shared" is seen at one instant, and is final: only who
 //   works can share. No counters are read one after another, and nothing is waited out.
-// Invariant [queue.exact]: a grey cell is marked and in exactly one packet, or its span has `rescan` set.
+//   While the program runs, others share work too (barrier/shader.h), also when nobody works any more: the cycle then begins
+//   again (gc/cycle.cc, [cycle.end]).
+// Invariant [queue.exact]: a grey cell is marked and in exactly one packet, or its grey bit and `rescan` of its span are set.
 // Invariant [queue.bounded]: there are never more than most_packets packets. When no packet can be had (the bound, or the
-//   kernel refuses memory) push() says so; the cell stays marked, its span gets `rescan`, and once the queues are empty the
-//   marker scans the marked cells of such spans again (gc/marker.cc). Each such round follows the references of at least
+//   kernel refuses memory) push() says so; the cell is postponed: it gets its grey bit, and once the queues are empty the
+//   marker scans the cells of such spans that have one (gc/marker.cc). Each such round follows the references of at least
 //   one more cell, so marking ends whatever memory there is; it costs time, not correctness.
 #pragma once
 
@@ -23,6 +25,7 @@
 
 #include "alloc/base/lock.h"
 #include "alloc/metadata.h"
+#include "alloc/span.h"
 #include "barrier/work_packet.h"
 
 namespace tricolor::impl {
@@ -61,6 +64,12 @@ class PacketPool {
   // Does a marker wait in vain? Relaxed: a hint; who follows it in vain has shared a packet too early.
   bool is_wanted() const { return x_hungry.load(std::memory_order_relaxed) && !has_shared(); }
 
+  // A grey cell found no room. Any thread.
+  void postpone(PageRecord* span, std::uint32_t index);
+  bool has_postponed() const { return x_postponed.load(std::memory_order_acquire); }
+  // Has there been one since the last call? By the coordinator.
+  bool take_postponed() { return x_postponed.exchange(false, std::memory_order_acq_rel); }
+
   // Gives the memory of empty packets back. Between cycles.
   void trim();
 
@@ -79,6 +88,7 @@ class PacketPool {
   std::size_t x_waiting = 0;  // markers
   bool x_helped = false;
   bool x_end_helpers = false;
+  std::atomic<bool> x_postponed{false};  // by anybody
   std::atomic<bool> x_hungry{false};  // x_helped and somebody waits; written under x_lock
   std::atomic<std::uint32_t> x_news{
       0};  // changes under x_lock with everything that a waiting marker waits for

@@ -11,17 +11,19 @@ namespace tricolor::impl {
 //
 //   bits 0..47   address of a grey cell (8-byte aligned)
 //   bit 0        set: an address inside a grey large object; its references from there on are still to be followed
+//   bit 1        set: every word of the cell may be a reference, whatever its kind
 //   bits 48..63  id of its kind (alloc/kind.h)
 using GreyWork = std::uint64_t;
 
 inline constexpr GreyWork kRestOfObject = 1;
+inline constexpr GreyWork kWordByWord = 2;
 inline constexpr unsigned kKindShift = 48;
 
 constexpr GreyWork grey_work(std::uintptr_t address, std::uint32_t kind) {
   return address | std::uint64_t{kind} << kKindShift;
 }
 constexpr std::uintptr_t address_of(GreyWork work) {
-  return work & ((std::uint64_t{1} << kKindShift) - 1) & ~kRestOfObject;
+  return work & ((std::uint64_t{1} << kKindShift) - 1) & ~(kRestOfObject | kWordByWord);
 }
 constexpr std::uint32_t kind_of(GreyWork work) {
   return static_cast<std::uint32_t>(work >> kKindShift);

@@ -22,6 +22,7 @@
 #include <tricolor/make.h>
 #include <tricolor/thread.h>
 
+#include "alloc/base/perturb.h"
 #include "alloc/cell.h"
 #include "alloc/span_life.h"
 #include "alloc/thread_cache.h"
@@ -62,7 +63,7 @@ Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request)
     // [library.pinned], before the type is known to anybody. Not inside gc::critical, where the loader's lock may not be
     // waited for: then when that ends.
     if (mutator.critical_depth.load(std::memory_order_relaxed) == 0) {
-      blocking_call([&] { pin_libraries_of(heap, type); });
+      heap.handshake().while_blocked(mutator, [&] { pin_libraries_of(heap, type); });
     } else if (mutator.types_to_pin == 0) {
       mutator.types_to_pin = kinds.count();
     }
@@ -92,6 +93,7 @@ void sweep_before_growing(Heap& heap, Mutator& mutator, PageCount needed) {
 bool claim_cells(Heap& heap, Mutator& mutator, Kind& kind) {
   Allocator& allocator = heap.allocator();
   const std::uint32_t wanted = next_claim_cells(allocator, mutator, kind);
+  perturb();
   Claim claim;
   bool found = kind.central.claim(allocator, wanted, kSweepTries, claim);
   if (!found) {
@@ -127,8 +129,12 @@ char* take_large(Heap& heap, Kind& kind, const detail::cell_request& request, bo
   zero = !run->zero && (kind.scan != detail::ScanMode::none || request.zero);
   PageRecord* const span = publish_span(allocator, kind, run->first, pages, run->zero,
                                         zero ? PageState::unready : PageState::in_use);
-  // Relaxed: we are inside a critical section, so no mark looks before it is set.
-  alloc_words(span)[0].store(1, std::memory_order_relaxed);
+  // [alloc.black], as in Central::claim_from.
+  if (allocator.allocate_black.load(std::memory_order_relaxed) &&
+      shade(span, 0, Markers::several)) {
+    allocator.count_black(1, pages.bytes());
+  }
+  alloc_words(span)[0].store(1, std::memory_order_release);
   allocator.count_claimed(pages.bytes());
   return run->first.data();
 }
@@ -239,7 +245,7 @@ bool ask_host(Heap& heap, Mutator& mutator, std::size_t bytes) {
 void pin_types_since(Mutator& mutator) {
   const KindTable& kinds = mutator.heap.allocator().kinds;
   std::uint32_t id = std::exchange(mutator.types_to_pin, 0);
-  blocking_call([&] {
+  mutator.heap.handshake().while_blocked(mutator, [&] {
     for (; id < kinds.count(); ++id) {
       if (kinds[id].type != nullptr) pin_libraries_of(mutator.heap, *kinds[id].type);
     }

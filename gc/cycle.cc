@@ -7,16 +7,19 @@
 #include <utility>
 
 #include "alloc/base/check.h"
+#include "alloc/base/fault.h"
 #include "alloc/base/os.h"
+#include "alloc/base/perturb.h"
 #include "gc/heap.h"
 #include "gc/library_thread.h"
 #include "gc/pacer.h"
+#include "gc/verify.h"
 
 namespace tricolor::impl {
 
 namespace {
 
-bool reached(std::uint32_t counter, std::uint32_t ticket) {
+bool is_past(std::uint32_t counter, std::uint32_t ticket) {
   return static_cast<std::int32_t>(counter - ticket) >= 0;
 }
 
@@ -26,8 +29,9 @@ Cycle::Cycle(Heap& heap)
     : x_heap(heap),
       x_segments(heap.allocator().metadata),
       x_sweeper(heap.allocator()),
-      x_crew(heap.allocator()),
-      x_goal_bytes(kNoGoal) {}
+      x_crew(heap.allocator(), heap.packets()),
+      x_goal_bytes(kNoGoal),
+      x_trigger_bytes(kNoGoal) {}
 
 bool Cycle::create() {
   Metadata& metadata = x_heap.allocator().metadata;
@@ -46,7 +50,7 @@ bool Cycle::create() {
 void Cycle::run(bool forced) {
   finish_previous_sweep();
   open(forced);
-  if (!stop_the_world()) return;
+  if (!arm()) return;
   mark_roots();
   mark_until_nothing_is_grey();
   start_sweeping();
@@ -59,116 +63,155 @@ void Cycle::finish_previous_sweep() {
 }
 
 void Cycle::open(bool forced) {
-  x_crew.begin(markers_wanted(), {[](void* self, const void* cell) {
-                                    return static_cast<Cycle*>(self)->is_under_construction(cell);
-                                  },
-                                  this});
-  x_stack_bytes = 0;
-  x_globals_bytes = 0;
+  Allocator& allocator = x_heap.allocator();
   x_record = {};
   x_record.number = x_numbers.cycles.load(std::memory_order_relaxed) + 1;
   x_record.forced = forced;
   x_record.goal_bytes = goal_bytes();
   x_record.processors_count = os::cpu_count();
+  x_beside_the_program = x_heap.settings().gcstoptheworld == 0;
+  x_crew.begin(markers_wanted(), x_beside_the_program ? Markers::several : Markers::one);
+  x_heap.shaded().objects.store(0, std::memory_order_relaxed);
+  x_heap.shaded().bytes.store(0, std::memory_order_relaxed);
+  allocator.black_objects.store(0, std::memory_order_relaxed);
+  allocator.black_bytes.store(0, std::memory_order_relaxed);
+  x_stack_bytes = 0;
+  x_globals_bytes = 0;
 }
 
+// All CPUs for a cycle that somebody waits for, or that the program waits for; else a quarter of them, as Go.
 std::size_t Cycle::markers_wanted() const {
   // Less than this is marked in the time that a thread takes to wake up.
   constexpr std::int64_t kBytesAMarker = 2 << 20;
   const std::int64_t live = x_heap.allocator().live_bytes.load(std::memory_order_relaxed);
-  const int most = x_heap.settings().workers;
+  const int given = x_heap.settings().workers;
+  std::size_t most = os::cpu_count();
+  if (given != 0) {
+    most = static_cast<std::size_t>(given);
+  } else if (x_beside_the_program && !x_record.forced) {
+    most = std::max<std::size_t>(1, (most + 2) / 4);
+  }
   return std::min<std::size_t>(
-      most != 0 ? static_cast<std::size_t>(most) : os::cpu_count(),
-      static_cast<std::size_t>(1 + std::max<std::int64_t>(0, live) / kBytesAMarker));
+      most, static_cast<std::size_t>(1 + std::max<std::int64_t>(0, live) / kBytesAMarker));
 }
 
-// With a complete list of segments: false when memory for it is refused, and nothing is stopped.
-bool Cycle::stop_the_world() {
-  x_phase.advance(Phase::kOff, Phase::kStopping);
-  std::uint64_t stop_ns = 0;
+// Ends with a complete list of segments in use and the world stopped, the time it took to stop; or with nothing, when memory
+// for the list is refused.
+std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
   for (;;) {
-    if (!x_segments.update()) {
-      x_crew.finish();
-      x_crew.close();
-      x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);  // the timer tries again, later
-      x_phase.advance(Phase::kStopping, Phase::kOff);
-      return false;
-    }
+    if (!x_segments.update()) return std::nullopt;
     x_begin_ns = os::now_ns();
-    stop_ns = x_heap.handshake().stop();
+    const std::uint64_t stop_ns = x_heap.handshake().stop(Handshake::Purpose::arm);
     // A library opened since the list was made may hold roots. It stays open or another one comes: each time round a
     // thread has opened one, so this ends when the program stops doing that.
-    if (!x_segments.may_be_outdated()) break;
+    if (!x_segments.may_be_outdated()) return stop_ns;
     x_heap.handshake().start();
   }
-  x_numbers.stop_ns_last.store(stop_ns, std::memory_order_relaxed);
-  x_phase.advance(Phase::kStopping, Phase::kMark);
-  x_stopped_ns = os::now_ns();
+}
+
+// False when memory is refused, and nothing has happened.
+bool Cycle::arm() {
+  Handshake& handshake = x_heap.handshake();
+  x_phase.advance(Phase::kOff, Phase::kSweepTermination);
+  const std::optional<std::uint64_t> stop_ns = stop_with_all_segments();
+  if (!stop_ns) {
+    x_crew.finish();
+    x_crew.close();
+    x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);  // the timer tries again, later
+    x_phase.advance(Phase::kSweepTermination, Phase::kOff);
+    return false;
+  }
+  count_stop(*stop_ns);
   x_record.heap_start_bytes = static_cast<std::uint64_t>(
       std::max<std::int64_t>(0, x_heap.allocator().live_bytes.load(std::memory_order_relaxed)));
+  if (x_beside_the_program) {
+    x_heap.roots().begin_marking();
+    x_heap.allocator().allocate_black.store(!is_planted(Fault::white_allocation),
+                                            std::memory_order_relaxed);
+  }
+  handshake.next_epoch();
+  x_phase.advance(Phase::kSweepTermination, Phase::kMark);
+  keep_constructions();
+  // Captures that did not fit: such a stack can be read only now.
+  handshake.for_each_mutator([this](Mutator& m) {
+    if (m.epoch.load(std::memory_order_relaxed) != x_heap.handshake().epoch() ||
+        m.capture.complete())
+      return;
+    x_stack_bytes += m.capture.stack_bytes();
+    x_crew.coordinator().mark_range(
+        reinterpret_cast<const void*>(
+            round_up(reinterpret_cast<std::uintptr_t>(m.capture.top()), sizeof(void*))),
+        m.capture.base());
+    m.capture.clear();
+  });
+  // What is unmapped by dlclose takes references with it that no barrier sees; so do libraries that may be closed before they
+  // are pinned. Those that the program started with stay.
+  for (Segment& segment : x_segments) {
+    if (segment.opened_later) mark_segment(segment);
+  }
+  x_stopped_bytes = x_crew.marked_bytes();
+  if (x_beside_the_program) handshake.start();
+  x_armed_ns = os::now_ns();
   return true;
 }
 
-void Cycle::mark_roots() {
-  Handshake& handshake = x_heap.handshake();
-  // Invariant [cell.construction]: a cell whose constructor has not returned is marked before anything else can find it, so
-  // that it is never queued and its trace function never called.
-  const auto for_each_construction = [&](void (Marker::*visit)(const void*)) {
-    handshake.for_each_mutator([&](Mutator& m) {
-      for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) {
-        if (c->cell != nullptr) (x_crew.coordinator().*visit)(c->cell);
-      }
-    });
-  };
-  for_each_construction(&Marker::keep_construction);
-  for_each_construction(&Marker::scan_construction);
-  handshake.for_each_mutator([this](Mutator& m) { mark_mutator(m); });
-  for (Segment& segment : x_segments) {
-    const std::uint64_t before = x_crew.coordinator().words_found();
-    mark_through_kernel(segment.begin, segment.end);
-    if (segment.may_go && !segment.held_roots && x_crew.coordinator().words_found() != before &&
-        x_to_pin_count < x_to_pin.size()) {
-      x_to_pin[x_to_pin_count++] = segment.begin;
-      segment.held_roots = true;
+// Invariant [cell.construction]: a cell whose constructor has not returned when a cycle begins, of a type with a trace function,
+// is marked before anything else can find it, and read word by word: its trace function is not called. (One that is
+// allocated later is black.) What the constructor overwrites meanwhile it shades [color.construction].
+void Cycle::keep_constructions() {
+  x_heap.handshake().for_each_mutator([this](Mutator& m) {
+    for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) {
+      if (c->cell != nullptr) x_crew.coordinator().keep_construction(c->cell);
     }
+  });
+}
+
+void Cycle::mark_roots() {
+  perturb();
+  x_heap.handshake().for_each_in_turn([this](Mutator& m) { mark_mutator(m); });
+  for (Segment& segment : x_segments) {
+    if (!segment.opened_later) mark_segment(segment);
   }
-  x_heap.roots().for_each([this](void* word) {
+  if (is_planted(Fault::no_handle_roots)) return;
+  x_heap.roots().for_each([this](const void*, void* word) {
     x_globals_bytes += sizeof word;
     x_crew.coordinator().mark_word(reinterpret_cast<std::uintptr_t>(word));
   });
 }
 
-bool Cycle::is_under_construction(const void* cell) {
-  bool found = false;
-  x_heap.handshake().for_each_mutator([&](Mutator& m) {
-    for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer)
-      found |= c->cell == cell;
-  });
-  return found;
-}
-
+// [handshake.visit]. Its turn is held.
 void Cycle::mark_mutator(Mutator& mutator) {
-  const StackCapture& capture = mutator.capture;
-  x_stack_bytes += capture.stack_bytes();
-  if (capture.complete()) {
-    for (const std::uintptr_t word : capture) x_crew.coordinator().mark_word(word);
-  } else {
-    x_crew.coordinator().mark_range(
-        reinterpret_cast<const void*>(
-            round_up(reinterpret_cast<std::uintptr_t>(capture.top()), sizeof(void*))),
-        capture.base());
+  Marker& marker = x_crew.coordinator();
+  Handshake& handshake = x_heap.handshake();
+  if (mutator.visited == handshake.epoch()) return;
+  mutator.visited = handshake.epoch();
+  perturb();
+  handshake.visit_frames(mutator, [&](const void* begin, const void* end) {
+    x_stack_bytes += static_cast<std::size_t>(static_cast<const char*>(end) -
+                                              static_cast<const char*>(begin));
+    if (!is_planted(Fault::no_late_stack_roots)) marker.mark_range(begin, end);
+  });
+  x_stack_bytes += mutator.capture.stack_bytes();
+  if (!is_planted(Fault::no_stack_roots)) {
+    for (const std::uintptr_t word : mutator.capture) marker.mark_word(word);
   }
-  for (const TlsBlocks::Block& block : mutator.tls) {
-    if (block.may_vanish) {
-      mark_through_kernel(block.begin, block.end);
-    } else {
-      x_globals_bytes += static_cast<std::size_t>(block.end - block.begin);
-      x_crew.coordinator().mark_range(block.begin, block.end);
-    }
+  if (is_planted(Fault::no_thread_local_roots)) return;
+  for (const TlsBlocks::Block& block : mutator.tls) mark_through_kernel(block.begin, block.end);
+}
+
+void Cycle::mark_segment(Segment& segment) {
+  if (is_planted(Fault::no_global_roots)) return;
+  const std::uint64_t before = x_crew.coordinator().words_found();
+  mark_through_kernel(segment.begin, segment.end);
+  if (segment.may_go && !segment.held_roots && x_crew.coordinator().words_found() != before &&
+      x_to_pin_count < x_to_pin.size()) {
+    x_to_pin[x_to_pin_count++] = segment.begin;
+    segment.held_roots = true;
   }
 }
 
-// Memory that may be gone, or of which pages may be inaccessible: the kernel reads it for us, a piece at a time.
+// Memory that may be gone, or of which pages may be inaccessible: the kernel reads it for us, a piece at a time. A word that
+// the program changes meanwhile may come out torn: both of its values are shaded by the barrier.
 void Cycle::mark_through_kernel(const char* begin, const char* end) {
   x_globals_bytes += static_cast<std::size_t>(end - begin);
   const std::size_t page = os::kernel_page_bytes();
@@ -187,61 +230,130 @@ void Cycle::mark_through_kernel(const char* begin, const char* end) {
   }
 }
 
+// [cycle.end]. Leaves the world stopped.
 void Cycle::mark_until_nothing_is_grey() {
-  x_crew.finish();
+  for (;; x_crew.begin_again()) {
+    x_crew.finish();
+    if (!x_beside_the_program) break;
+    if (!is_planted(Fault::no_ragged_flush) && shade_logs()) continue;
+    perturb();
+    x_marked_ns = os::now_ns();
+    count_stop(x_heap.handshake().stop(Handshake::Purpose::end));
+    const std::uint64_t before = x_crew.marked_bytes();
+    const bool ended = end_marking();
+    x_stopped_bytes += x_crew.marked_bytes() - before;
+    if (ended) return;
+    x_heap.handshake().start();
+    x_numbers.pauses.count(os::now_ns() - x_marked_ns);
+  }
   x_marked_ns = os::now_ns();
+  x_stopped_bytes = x_crew.marked_bytes();
+}
+
+// What the write barriers have logged so far. True when something has become grey.
+bool Cycle::shade_logs() {
+  bool grey = false;
+  x_heap.handshake().for_each_in_turn([&](Mutator& m) {
+    m.log.shade_new(
+        [&](std::uintptr_t word) { grey |= x_crew.coordinator().mark_word(word); });
+  });
+  x_heap.roots().share();
+  return grey || x_heap.packets().has_shared() || x_heap.packets().has_postponed();
+}
+
+// World stopped: false when something is grey.
+bool Cycle::end_marking() {
+  if (!is_planted(Fault::no_last_flush) && shade_logs()) return false;
+  return x_heap.roots().end_marking() || is_planted(Fault::no_last_flush);
 }
 
 void Cycle::start_sweeping() {
   Allocator& allocator = x_heap.allocator();
-  x_record.heap_end_bytes = x_record.heap_start_bytes;  // nobody allocated meanwhile
-  x_record.heap_marked_bytes = x_crew.marked_bytes();
+  x_phase.advance(Phase::kMark, Phase::kMarkTermination);
+  if (x_heap.settings().gccheckmark != 0) verify_marks(x_heap, x_segments);
+  perturb();
+  x_heap.handshake().next_epoch();
+  allocator.allocate_black.store(false, std::memory_order_relaxed);
+  const std::uint64_t marked_bytes =
+      x_crew.marked_bytes() + x_heap.shaded().bytes.load(std::memory_order_relaxed) +
+      allocator.black_bytes.load(std::memory_order_relaxed);
+  const std::uint64_t marked_objects =
+      x_crew.marked_objects() + x_heap.shaded().objects.load(std::memory_order_relaxed) +
+      allocator.black_objects.load(std::memory_order_relaxed);
+  x_record.heap_end_bytes = static_cast<std::uint64_t>(
+      std::max<std::int64_t>(0, allocator.live_bytes.load(std::memory_order_relaxed)));
+  x_record.heap_marked_bytes = marked_bytes;
   x_record.stacks_bytes = x_stack_bytes;
   x_record.globals_bytes = x_globals_bytes;
-  x_numbers.marked_bytes.store(x_crew.marked_bytes(), std::memory_order_relaxed);
-  x_numbers.marked_objects.store(x_crew.marked_objects(), std::memory_order_relaxed);
+  x_numbers.marked_bytes.store(marked_bytes, std::memory_order_relaxed);
+  x_numbers.marked_objects.store(marked_objects, std::memory_order_relaxed);
+  x_numbers.marked_bytes_total.fetch_add(
+      x_crew.marked_bytes() + x_heap.shaded().bytes.load(std::memory_order_relaxed),
+      std::memory_order_relaxed);
+  x_numbers.stopped_bytes_total.fetch_add(x_stopped_bytes, std::memory_order_relaxed);
   x_numbers.conservative_cells.store(x_crew.conservative_cells(), std::memory_order_relaxed);
   x_numbers.stack_bytes.store(x_stack_bytes, std::memory_order_relaxed);
   x_numbers.globals_bytes.store(x_globals_bytes, std::memory_order_relaxed);
 
-  allocator.live_bytes.store(static_cast<std::int64_t>(x_crew.marked_bytes()),
-                             std::memory_order_relaxed);
+  allocator.live_bytes.store(static_cast<std::int64_t>(marked_bytes), std::memory_order_relaxed);
   // Relaxed: start() publishes it to the mutators.
   allocator.sweep_epoch.fetch_add(1, std::memory_order_relaxed);
-  for (std::uint32_t id = 1; id < allocator.kinds.count(); ++id)
-    allocator.kinds[id].central.reset();
   x_sweeper.arm();
   reset_goal();
-  x_phase.advance(Phase::kMark, Phase::kSweep);
+  x_phase.advance(Phase::kMarkTermination, Phase::kSweep);
   if (x_heap.settings().gcstoptheworld == 2) x_sweeper.finish();
   x_heap.handshake().start();
 }
 
+namespace {
+
+void raise(std::atomic<std::uint64_t>& to, std::uint64_t n) {
+  if (n > to.load(std::memory_order_relaxed)) to.store(n, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+void Cycle::count_stop(std::uint64_t stop_ns) {
+  x_numbers.stops.count(stop_ns);
+  x_numbers.stop_ns_last.store(stop_ns, std::memory_order_relaxed);
+  raise(x_numbers.stop_ns_max, stop_ns);
+}
+
+void Cycle::count_pause(Histogram& which, std::uint64_t pause_ns) {
+  which.count(pause_ns);
+  x_numbers.pauses.count(pause_ns);
+  x_numbers.pause_ns_total.fetch_add(pause_ns, std::memory_order_relaxed);
+  raise(x_numbers.pause_ns_last, pause_ns);
+  raise(x_numbers.pause_ns_max, pause_ns);
+}
+
 void Cycle::close() {
   const std::uint64_t end_ns = os::now_ns();
-  const std::uint64_t pause_ns = end_ns - x_begin_ns;
+  x_numbers.pause_ns_last.store(0, std::memory_order_relaxed);
+  if (x_beside_the_program) {
+    count_pause(x_numbers.first_pauses, x_armed_ns - x_begin_ns);
+    count_pause(x_numbers.last_pauses, end_ns - x_marked_ns);
+  } else {
+    count_pause(x_numbers.first_pauses, end_ns - x_begin_ns);
+  }
   if (x_record.forced) finish_previous_sweep();
   release_surplus();
   x_crew.close();
 
-  const auto add = [](std::atomic<std::uint64_t>& to, std::uint64_t n) {
-    to.fetch_add(n, std::memory_order_relaxed);
-  };
-  const auto raise = [](std::atomic<std::uint64_t>& to, std::uint64_t n) {
-    if (n > to.load(std::memory_order_relaxed)) to.store(n, std::memory_order_relaxed);
-  };
-  add(x_numbers.cycles, 1);
-  if (x_record.forced) add(x_numbers.forced, 1);
+  x_record.first_stop_clock_ns = x_armed_ns - x_begin_ns;
+  x_record.mark_clock_ns = x_marked_ns - x_armed_ns;
+  x_record.last_stop_clock_ns = end_ns - x_marked_ns;
+  x_record.first_stop_cpu_ns = x_record.first_stop_clock_ns * x_record.processors_count;
+  x_record.worker_cpu_ns = x_record.mark_clock_ns * x_crew.markers();
+  x_record.last_stop_cpu_ns = x_record.last_stop_clock_ns * x_record.processors_count;
+  x_numbers.cycles.fetch_add(1, std::memory_order_relaxed);
+  if (x_record.forced) x_numbers.forced.fetch_add(1, std::memory_order_relaxed);
   x_last_end_ns.store(end_ns, std::memory_order_relaxed);
-  x_numbers.pauses.count(pause_ns);
-  x_numbers.stops.count(x_numbers.stop_ns_last.load(std::memory_order_relaxed));
-  x_numbers.pause_ns_last.store(pause_ns, std::memory_order_relaxed);
-  add(x_numbers.pause_ns_total, pause_ns);
-  raise(x_numbers.pause_ns_max, pause_ns);
-  raise(x_numbers.stop_ns_max, x_numbers.stop_ns_last.load(std::memory_order_relaxed));
-  x_numbers.mark_ns_last.store(x_marked_ns - x_stopped_ns, std::memory_order_relaxed);
-  add(x_numbers.mark_ns_total, x_marked_ns - x_stopped_ns);
-  add(x_numbers.cpu_ns_total, pause_ns * x_record.processors_count);
+  x_numbers.mark_ns_last.store(x_record.mark_clock_ns, std::memory_order_relaxed);
+  x_numbers.mark_ns_total.fetch_add(x_record.mark_clock_ns, std::memory_order_relaxed);
+  x_numbers.cpu_ns_total.fetch_add(
+      x_record.first_stop_cpu_ns + x_record.worker_cpu_ns + x_record.last_stop_cpu_ns,
+      std::memory_order_relaxed);
   if (x_heap.settings().gctrace == 0) return;
 
   const std::uint64_t since_init_ns = end_ns - x_heap.begin_ns();
@@ -249,12 +361,6 @@ void Cycle::close() {
   x_record.gc_cpu_percent = static_cast<std::uint32_t>(
       100 * x_numbers.cpu_ns_total.load(std::memory_order_relaxed) /
       std::max<std::uint64_t>(1, since_init_ns * x_record.processors_count));
-  x_record.first_stop_clock_ns = x_stopped_ns - x_begin_ns;
-  x_record.mark_clock_ns = x_marked_ns - x_stopped_ns;
-  x_record.last_stop_clock_ns = end_ns - x_marked_ns;
-  x_record.first_stop_cpu_ns = x_record.first_stop_clock_ns * x_record.processors_count;
-  x_record.worker_cpu_ns = x_record.mark_clock_ns * x_crew.markers();
-  x_record.last_stop_cpu_ns = x_record.last_stop_clock_ns * x_record.processors_count;
   print_trace(x_record);
 }
 
@@ -269,9 +375,13 @@ void Cycle::release_surplus() {
 
 // ---- when
 
-bool Cycle::due() const {
+bool Cycle::reached(const std::atomic<std::uint64_t>& bytes) const {
   return x_heap.allocator().live_bytes.load(std::memory_order_relaxed) >=
-         static_cast<std::int64_t>(goal_bytes());
+         static_cast<std::int64_t>(bytes.load(std::memory_order_relaxed));
+}
+
+bool Cycle::is_running() const {
+  return x_completed.load(std::memory_order_acquire) != x_started.load(std::memory_order_relaxed);
 }
 
 void Cycle::reset_goal() {
@@ -289,8 +399,11 @@ void Cycle::reset_goal() {
   const std::uint64_t in_use = allocator.pages.in_use_bytes();
   in.non_heap_bytes = allocator.metadata.mapped_bytes() + allocator.pages.metadata_bytes() +
                       (in_use > cells ? in_use - cells : 0);
-  // Relaxed: a number that others act on a little later.
-  x_goal_bytes.store(heap_goal_bytes(in), std::memory_order_relaxed);
+  // Relaxed: numbers that others act on a little later.
+  const std::uint64_t goal = heap_goal_bytes(in);
+  x_goal_bytes.store(goal, std::memory_order_relaxed);
+  x_trigger_bytes.store(settings.gcstoptheworld != 0 ? goal : trigger_bytes(in.marked_bytes, goal),
+                        std::memory_order_relaxed);
 }
 
 void Cycle::settings_changed() {
@@ -305,7 +418,11 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
 [[gnu::noinline]] void Cycle::collect_when_due(Mutator& mutator) {
   // Inside gc::critical the world cannot be stopped; the next allocation outside sees to it.
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
-  request_and_wait(mutator, Reason::kGoal);
+  if (reached(x_goal_bytes)) {
+    request_and_wait(mutator, Reason::kGoal);
+  } else if (!is_running() && !x_is_asked.load(std::memory_order_relaxed)) {
+    request_and_wait(mutator, Reason::kTrigger);
+  }
 }
 
 void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
@@ -315,10 +432,11 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
       const HostKeptOut host_kept_out;
       run_until(request.ticket);
     }
+    if (reason == Reason::kTrigger) return;
     for (;;) {
       // Acquire: the cycle's work. Pairs with run_until (release).
       const std::uint32_t completed = x_completed.load(std::memory_order_acquire);
-      if (reached(completed, request.ticket)) break;
+      if (is_past(completed, request.ticket)) break;
       os::futex_wait(x_completed, completed);
     }
     if (reason == Reason::kForced) pin_libraries();
@@ -329,14 +447,14 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
 Cycle::Request Cycle::ask_for(Reason reason) {
   const Guard guard(x_lock);
   const std::uint32_t started = x_started.load(std::memory_order_relaxed);
-  const bool runs = x_completed.load(std::memory_order_acquire) != started;
-  if (reason == Reason::kGoal && (runs || !due())) {
+  if (reason != Reason::kForced && (is_running() || !reached(x_trigger_bytes))) {
     return {started, false};  // somebody else's cycle sees to it, or has done so
   }
   const std::uint32_t ticket = started + 1;
   if (reason == Reason::kForced) x_force_next = true;
   if (!start_thread()) return {ticket, true};
   x_requested = ticket;
+  x_is_asked.store(true, std::memory_order_relaxed);
   wake_thread();
   return {ticket, false};
 }
@@ -409,18 +527,18 @@ void Cycle::serve() {
     std::uint32_t requested = 0;
     {
       const Guard guard(x_lock);
-      if (x_end_thread && reached(x_started.load(std::memory_order_relaxed), x_requested)) {
+      if (x_end_thread && is_past(x_started.load(std::memory_order_relaxed), x_requested)) {
         x_end_thread = false;
         x_has_thread = false;
         return;
       }
-      if (timer_due_in_ns() == 0 && reached(x_completed.load(std::memory_order_relaxed),
+      if (timer_due_in_ns() == 0 && is_past(x_completed.load(std::memory_order_relaxed),
                                             x_started.load(std::memory_order_relaxed))) {
         x_requested = x_started.load(std::memory_order_relaxed) + 1;
       }
       requested = x_requested;
     }
-    if (!reached(x_completed.load(std::memory_order_relaxed), requested)) {
+    if (!is_past(x_completed.load(std::memory_order_relaxed), requested)) {
       run_until(requested);  // and look again: the end may have been asked for meanwhile
     } else if (!sweep_in_background()) {
       pin_libraries_apart();
@@ -472,12 +590,13 @@ void Cycle::wake_thread() {
 // Runs cycles until the one with this ticket is complete.
 void Cycle::run_until(std::uint32_t ticket) {
   const Guard one_at_a_time(x_run);
-  while (!reached(x_completed.load(std::memory_order_relaxed), ticket)) {
+  while (!is_past(x_completed.load(std::memory_order_relaxed), ticket)) {
     bool forced = false;
     {
       const Guard guard(x_lock);
       forced = std::exchange(x_force_next, false);
       x_started.fetch_add(1, std::memory_order_relaxed);
+      x_is_asked.store(false, std::memory_order_relaxed);
     }
     run(forced);
     give_out_pins();
@@ -558,6 +677,10 @@ void Cycle::add_to(statistics& out) const {
   out.mark_ns_last = read(x_numbers.mark_ns_last);
   out.mark_ns_total = read(x_numbers.mark_ns_total);
   out.gc_cpu_ns_total = read(x_numbers.cpu_ns_total);
+  out.marked_bytes_total = read(x_numbers.marked_bytes_total);
+  out.stopped_marked_bytes_total = read(x_numbers.stopped_bytes_total);
+  x_numbers.first_pauses.read(out.first_pauses);
+  x_numbers.last_pauses.read(out.last_pauses);
   x_numbers.pauses.read(out.pauses);
   x_numbers.stops.read(out.stops);
 }

@@ -4,16 +4,26 @@
 //
 //   finish_previous_sweep   allocation bits of this cycle are the mark bits of the last [phase.sweep-ends-first]
 //   open                    numbers at the start
-//   stop_the_world          the list of segments is brought up to date; every mutator has returned its claims and captured its
-//                           stack (handshake.h)
-//   mark_roots              cells under construction first, then captures, thread-local storage, segments, handles
-//   mark_until_nothing_is_grey
-//   start_sweeping          the sweep epoch moves on, the next goal is set, the world runs again
+//   arm                     first stop: the list of segments is up to date; every running mutator has returned its claims and
+//                           captured its stack (handshake.h); barriers and black allocation are on; the world runs again
+//   mark_roots              captures and stacks of blocked threads, thread-local storage, segments, handles
+//   mark_until_nothing_is_grey  ends in the second stop [cycle.end]
+//   start_sweeping          barriers and black allocation are off, the sweep epoch moves on, the next goal is set, the world
+//                           runs again
 //   close                   a forced cycle sweeps to the end; surplus memory goes back; numbers, trace line
 //
-// Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked; a thread
-// that finds the heap at its goal waits for the cycle that is running, or asks for one, so that ten threads that find it
-// make one cycle. While waiting they are blocked, not running, so the stop costs them nothing.
+// With gcstoptheworld=1 the first stop lasts until the second would end.
+//
+// Invariant [cycle.end]: the second stop ends marking only when nothing is grey: no marker works and no packet is shared
+//   [queue.end], nothing is postponed, what is in all write logs has been shaded in that stop, and no handle that went has
+//   left something grey. Otherwise the world runs again and marking goes on. When it ends, nothing can become grey any more:
+//   every running thread is stopped with an empty log, blocked ones store nothing, and handles do not shade [handles.removal].
+//   So that the stop is rarely in vain, logs are shaded beside the program first (the ragged flush) until that finds nothing.
+//   Each round marks at least one object of the snapshot, of which there are finitely many.
+//
+// Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked. A cycle is
+// asked for when the heap reaches its trigger, in time to be done when it reaches its goal; threads that find it at its goal
+// wait for the cycle that is running. While waiting they do not run, so the stops cost them nothing.
 //
 // Libraries in which a cycle has found roots are pinned after it, when nobody waits for the cycle any more: that takes the
 // loader's lock, and who holds it may be the constructor of a library and wait for a cycle. gc::collect() does it before it
@@ -29,6 +39,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include <tricolor/stats.h>
 
@@ -54,9 +65,10 @@ class Cycle {
   // A complete cycle that starts after the call; waits for its end.
   void collect(Mutator& mutator);
 
-  // A cycle if the heap has reached its goal. To be called where the mutator has no cell chosen and not constructed.
+  // Asks for a cycle if the heap has reached its trigger, and waits for it if it has reached its goal. To be called where the
+  // mutator has no cell chosen and not constructed.
   void collect_if_due(Mutator& mutator) {
-    if (!due()) return;
+    if (!reached(x_trigger_bytes)) return;
     collect_when_due(mutator);
   }
 
@@ -80,14 +92,15 @@ class Cycle {
   void add_to(statistics& out) const;
 
  private:
-  enum class Reason : std::uint8_t { kGoal, kForced };
+  enum class Reason : std::uint8_t { kTrigger, kGoal, kForced };
 
   struct Request {
     std::uint32_t ticket;
     bool is_mine;  // the one that asked runs the cycle
   };
 
-  bool due() const;
+  bool reached(const std::atomic<std::uint64_t>& bytes) const;
+  bool is_running() const;
   void collect_when_due(Mutator& mutator);
   void request_and_wait(Mutator& mutator, Reason reason);
   Request ask_for(Reason reason);
@@ -109,16 +122,21 @@ class Cycle {
   void run(bool forced);
   void finish_previous_sweep();
   void open(bool forced);
-  bool stop_the_world();
+  bool arm();
+  std::optional<std::uint64_t> stop_with_all_segments();
+  void keep_constructions();
   void mark_roots();
   void mark_mutator(Mutator& mutator);
+  void mark_segment(Segment& segment);
   void mark_through_kernel(const char* begin, const char* end);
   void mark_until_nothing_is_grey();
+  bool shade_logs();
+  bool end_marking();
   void start_sweeping();
   void close();
+  void count_stop(std::uint64_t stop_ns);
+  void count_pause(Histogram& which, std::uint64_t pause_ns);
   void release_surplus();
-
-  bool is_under_construction(const void* cell);
 
   Heap& x_heap;
   SegmentList x_segments;
@@ -138,6 +156,7 @@ class Cycle {
   bool x_has_thread = false;                // guarded by x_lock
   bool x_end_thread = false;                // guarded by x_lock
   std::uint32_t x_requested = 0;            // guarded by x_lock
+  std::atomic<bool> x_is_asked{false};      // and no cycle has started since; a hint, written under x_lock
   std::atomic<std::uint32_t> x_wakes{0};    // the collector's thread waits for it to change
   std::atomic<std::uint32_t> x_started{0};  // written under x_lock
   std::atomic<std::uint32_t> x_completed{
@@ -148,12 +167,15 @@ class Cycle {
 
   // When the next cycle is due. Written by the collector, read by every slow allocation.
   std::atomic<std::uint64_t> x_goal_bytes;
+  std::atomic<std::uint64_t> x_trigger_bytes;  // at most the goal
 
   // The cycle that runs; the collector's thread only.
   CycleRecord x_record;
-  std::uint64_t x_begin_ns = 0;
-  std::uint64_t x_stopped_ns = 0;
-  std::uint64_t x_marked_ns = 0;
+  bool x_beside_the_program = false;
+  std::uint64_t x_begin_ns = 0;    // the request of the first stop
+  std::uint64_t x_armed_ns = 0;    // the world runs again, or would
+  std::uint64_t x_marked_ns = 0;   // the request of the last stop
+  std::uint64_t x_stopped_bytes = 0;  // marked while the world was stopped
   std::uint64_t x_stack_bytes = 0;
   std::uint64_t x_globals_bytes = 0;
 
@@ -170,8 +192,8 @@ class Cycle {
     std::atomic<std::uint64_t> cycles{0}, forced{0}, marked_bytes{0}, marked_objects{0},
         conservative_cells{0}, stack_bytes{0}, globals_bytes{0}, pause_ns_last{0}, pause_ns_max{0},
         pause_ns_total{0}, stop_ns_last{0}, stop_ns_max{0}, mark_ns_last{0}, mark_ns_total{0},
-        cpu_ns_total{0};
-    Histogram pauses, stops;
+        marked_bytes_total{0}, stopped_bytes_total{0}, cpu_ns_total{0};
+    Histogram pauses, stops, first_pauses, last_pauses;
   } x_numbers;
 };
 

@@ -21,7 +21,7 @@ void take_locks(Heap& heap, const Mutator* forking) {
   heap.cycle().lock_for_fork();
   heap.handshake().lock_for_fork(forking);
   heap.roots().mutex().lock();
-  heap.cycle().crew().mutex().lock();
+  heap.packets().mutex().lock();
   heap.allocator().metadata.mutex().lock();
   check(heap.cycle().sweeper().nobody_sweeps(), "fork.quiet");
 }
@@ -29,7 +29,7 @@ void take_locks(Heap& heap, const Mutator* forking) {
 // Those of them that guard what the child mends.
 void leave_inner_locks(Heap& heap) {
   heap.allocator().metadata.mutex().unlock();
-  heap.cycle().crew().mutex().unlock();
+  heap.packets().mutex().unlock();
   heap.roots().mutex().unlock();
 }
 
@@ -63,7 +63,7 @@ struct Preparation {
 void prepare_as_blocked(void* top, void* argument) {
   auto& [heap, mutator] = *static_cast<Preparation*>(argument);
   Handshake& handshake = mutator->heap.handshake();
-  handshake.enter_blocked(*mutator, top);
+  handshake.enter_blocked(*mutator, top, MutatorState::waiting);
   Heap::creation_mutex().lock();
   heap = Heap::existing();
   take_locks(*heap, mutator);

@@ -5,8 +5,10 @@
 #include <new>
 
 #include "alloc/base/check.h"
+#include "alloc/base/fault.h"
 #include "alloc/base/log.h"
 #include "alloc/base/os.h"
+#include "alloc/base/perturb.h"
 #include "alloc/base/sanitizer.h"
 #include "gc/heap.h"
 #include "roots/libraries.h"
@@ -85,10 +87,13 @@ Mutator* Handshake::attach() {
   Metadata& metadata = x_heap.allocator().metadata;
   void* const memory = metadata.take(sizeof(Mutator));
   void* const words = metadata.take(StackCapture::kBytes);
+  void* const log = metadata.take(WriteLog::kBytes);
   Mutator* mutator = nullptr;
-  if (memory != nullptr && words != nullptr) {
-    const std::size_t capacity = x_heap.settings().tinybuffers != 0 ? 4 : StackCapture::kCapacity;
-    mutator = ::new (memory) Mutator(x_heap, static_cast<std::uintptr_t*>(words), capacity);
+  if (memory != nullptr && words != nullptr && log != nullptr) {
+    const bool tiny = x_heap.settings().tinybuffers != 0;
+    mutator = ::new (memory)
+        Mutator(x_heap, static_cast<std::uintptr_t*>(words), tiny ? 4 : StackCapture::kCapacity,
+                static_cast<std::uintptr_t*>(log), tiny ? 2 : WriteLog::kEntries);
     if (!grow_tables(x_heap.allocator(), *mutator, kFirstTypedKind) || !list_tls(*mutator) ||
         !current_stack_bounds(mutator->stack) || pthread_setspecific(x_exit_key, mutator) != 0) {
       mutator->tls.free(metadata);
@@ -99,12 +104,14 @@ Mutator* Handshake::attach() {
   if (mutator == nullptr) {
     metadata.give_back(memory, sizeof(Mutator));
     metadata.give_back(words, StackCapture::kBytes);
+    metadata.give_back(log, WriteLog::kBytes);
     return nullptr;
   }
   mutator->thread = os::thread_id();
   mutator->attached_at_ns = os::boot_clock_ns();
   mutator->is_on_main_stack = mutator->stack.contains(os::main_stack_address());
   mutator->park = park_hook;
+  mutator->flush_log = flush_log_hook;
   // A host that blocks every signal before it starts its threads would hide them from us.
   sigset_t ours;
   sigemptyset(&ours);
@@ -113,6 +120,10 @@ Mutator* Handshake::attach() {
 
   const Guard guard(
       x_registry);  // waits for the end of a stop, as everything that is not registered may
+  // Its stack held nothing when the cycle began, nor did its thread-local storage: it was not attached.
+  mutator->visited = epoch();
+  mutator->epoch.store(mutator->visited, std::memory_order_relaxed);
+  mutator->armed.store(is_marking(mutator->visited) ? 1 : 0, std::memory_order_relaxed);
   mutator->next = x_first;
   if (x_first != nullptr) x_first->previous = mutator;
   x_first = mutator;
@@ -134,8 +145,11 @@ void Handshake::detach(Mutator& mutator) {
   with_spilled_registers(
       [](void* top, void* argument) {
         auto& [self, m] = *static_cast<Detach*>(argument);
-        self.enter_blocked(m, top);
+        self.enter_blocked(m, top, MutatorState::waiting);
         const Guard guard(self.x_registry);
+        const Guard turn(m.turn);
+        self.shade_what_goes(m);
+        if (self.x_walk == &m) self.x_walk = m.next;
         (m.previous != nullptr ? m.previous->next : self.x_first) = m.next;
         if (m.next != nullptr) m.next->previous = m.previous;
         self.x_count.fetch_sub(1, std::memory_order_relaxed);
@@ -146,15 +160,40 @@ void Handshake::detach(Mutator& mutator) {
   free(mutator);
 }
 
+// [color.roots-go]: the snapshot's roots in a thread that detaches, as far as they have not been marked, and its log. Its turn and
+// the registry are held: no stop comes in between.
+void Handshake::shade_what_goes(Mutator& mutator) {
+  if (!is_marking(epoch()) || is_planted(Fault::no_detach_shade)) return;
+  Shader shader = x_heap.shader();
+  if (mutator.visited != epoch()) {
+    for (const std::uintptr_t word : mutator.capture) shader.shade_word(word);
+    const AddressRange range = x_heap.address_range();
+    for (const TlsBlocks::Block& block : mutator.tls) {
+      for (const char* at = block.begin; at < block.end;) {
+        std::uintptr_t words[64];
+        const auto wanted = std::min(sizeof words, static_cast<std::size_t>(block.end - at));
+        const std::size_t got = os::read_maybe_unmapped(words, at, wanted);
+        if (got < sizeof words[0]) break;
+        shader.shade_range(words, reinterpret_cast<char*>(words) + got / sizeof words[0] * sizeof words[0],
+                           range.lowest, range.end);
+        at += got;
+      }
+    }
+    mutator.visited = epoch();
+  }
+  mutator.log.shade_new([&](std::uintptr_t word) { shader.shade_word(word); });
+}
+
 void Handshake::free(Mutator& mutator) {
   Metadata& metadata = x_heap.allocator().metadata;
   mutator.tls.free(metadata);
   free_tables(x_heap.allocator(), mutator);
   metadata.give_back(const_cast<std::uintptr_t*>(mutator.capture.begin()), StackCapture::kBytes);
+  metadata.give_back(mutator.log.memory(), WriteLog::kBytes);
   metadata.give_back(&mutator, sizeof(Mutator));
 }
 
-std::uint64_t Handshake::stop() {
+std::uint64_t Handshake::stop(Purpose purpose) {
   x_registry.lock();
   const std::uint64_t begin_ns = os::now_ns();
   // S2 of [handshake.dekker].
@@ -165,6 +204,9 @@ std::uint64_t Handshake::stop() {
   wait_for_mutators([](Mutator& m) {
     return m.state.load(std::memory_order_seq_cst) != MutatorState::running;
   });  // L2
+  const std::uint64_t stopped_ns = os::now_ns();
+  x_stopped = true;
+  if (purpose == Purpose::end) return stopped_ns - begin_ns;
 
   // Release (part of seq_cst): what everyone did before it stopped is visible to everyone who captures. Pairs with
   // stay_stopped.
@@ -174,12 +216,36 @@ std::uint64_t Handshake::stop() {
   wait_for_mutators([&](Mutator& m) {
     // Acquire: the capture and the returned claims. Pairs with capture (release).
     if (m.captured_stop.load(std::memory_order_acquire) == word) return true;
-    // A mutator that is about to find that it cannot leave blocked_call yet says `running` for a moment: look again.
-    if (m.state.load(std::memory_order_seq_cst) == MutatorState::blocked)
-      capture(m, m.blocked_top, word);
+    // A mutator that is about to find that it cannot leave yet says `running` for a moment: look again.
+    const MutatorState state = m.state.load(std::memory_order_seq_cst);
+    if (state == MutatorState::blocked) return true;  // visited later
+    if (state == MutatorState::waiting) capture(m, m.blocked_top, word);
     return m.captured_stop.load(std::memory_order_acquire) == word;
   });
-  return os::now_ns() - begin_ns;
+  return stopped_ns - begin_ns;
+}
+
+void Handshake::next_epoch() {
+  const MarkEpoch next = x_epoch.load(std::memory_order_relaxed) + 1;
+  // Release: pairs with epoch() (acquire). Mutators that are stopped are ordered by start().
+  x_epoch.store(next, std::memory_order_release);
+  const std::uint32_t word = x_stop_word.load(std::memory_order_relaxed);
+  for_each_mutator([&](Mutator& m) {
+    // The others are blocked (not by their state, which says `running` for a moment when one of them tries to leave). When an
+    // epoch ends they may be brought up to date as they are: all have been visited in it.
+    if (is_marking(next) && m.captured_stop.load(std::memory_order_relaxed) != word) return;
+    m.epoch.store(next, std::memory_order_relaxed);
+    m.armed.store(is_marking(next) ? 1 : 0, std::memory_order_relaxed);
+    m.log.empty();
+  });
+}
+
+// A stop's own walks find the registry locked, by the collector itself.
+void Handshake::lock_registry_for_walk() {
+  if (!x_stopped) x_registry.lock();
+}
+void Handshake::unlock_registry_for_walk() {
+  if (!x_stopped) x_registry.unlock();
 }
 
 // Waits until is_done(mutator) has been true for each.
@@ -217,9 +283,11 @@ void Handshake::wait_for_mutators(Done is_done) {
 }
 
 void Handshake::start() {
+  x_stopped = false;
   // Release (part of seq_cst): what the collector did is visible to those that it lets go. Pairs with world_runs. Adding
   // carries into the count of stops.
-  x_stop_word.fetch_add(kStepMask + 1 - kCapture, std::memory_order_seq_cst);
+  const std::uint32_t step = x_stop_word.load(std::memory_order_relaxed) & kStepMask;
+  x_stop_word.fetch_add(kStepMask + 1 - step, std::memory_order_seq_cst);
   os::futex_wake_all(x_stop_word);
   x_registry.unlock();
 }
@@ -239,7 +307,7 @@ void Handshake::ask(Mutator& mutator) {
 void Handshake::stop_ended(Mutator& mutator) {
   mutator.tls.forget();
   mutator.blocked_top = mutator.stack.base;
-  mutator.state.store(MutatorState::blocked, std::memory_order_seq_cst);
+  mutator.state.store(MutatorState::waiting, std::memory_order_seq_cst);
 }
 
 void Handshake::name_laggards(std::uint64_t waited_ns) {
@@ -381,6 +449,7 @@ void Handshake::park(Mutator& mutator) {
 
 // Stopped from here to the return: captures when it is time, goes on when the world runs.
 void Handshake::stay_stopped(Mutator& mutator, const void* top) {
+  perturb();
   mutator.state.store(MutatorState::stopped, std::memory_order_seq_cst);
   announce();
   for (;;) {
@@ -403,8 +472,9 @@ void Handshake::stay_stopped(Mutator& mutator, const void* top) {
 }
 
 void Handshake::capture(Mutator& mutator, const void* top, std::uint32_t stop_word) {
+  perturb();
   mutator.capture.capture(top, mutator.stack.base, x_heap.address_range());
-  return_all(x_heap.allocator(), mutator);
+  if (!is_planted(Fault::run_tail_not_closed)) return_all(x_heap.allocator(), mutator);
   // Release: all of the above. Pairs with stop (acquire).
   mutator.captured_stop.store(stop_word, std::memory_order_release);
 }
@@ -424,7 +494,7 @@ void Handshake::wait_for_change(std::uint32_t word) const {
   os::futex_wait(x_stop_word, word);
 }
 
-void Handshake::enter_blocked(Mutator& mutator, void* top) {
+void Handshake::enter_blocked(Mutator& mutator, void* top, MutatorState state) {
   if (!is_on_stack(mutator, top)) {
     usage_error(
         "a thread waits for the collector on a stack that the collector does not know: its "
@@ -433,26 +503,75 @@ void Handshake::enter_blocked(Mutator& mutator, void* top) {
   }
   mutator.blocked_top = top;
   // Release (part of seq_cst): the frames from top on. Pairs with stop's load.
-  mutator.state.store(MutatorState::blocked, std::memory_order_seq_cst);
+  mutator.state.store(state, std::memory_order_seq_cst);
   if (!world_runs()) announce();  // the stopper may have seen `running` and be waiting
 }
 
 void Handshake::leave_blocked(Mutator& mutator) {
+  const MutatorState away = mutator.state.load(std::memory_order_relaxed);
   // Our handler keeps out of the steps between blocked and running: it would capture what the stopper has captured.
   mutator.critical_depth.store(1, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   for (;;) {
     mutator.state.store(MutatorState::running, std::memory_order_seq_cst);  // S1
     if (world_runs()) break;                                                // L1
-    mutator.state.store(MutatorState::blocked, std::memory_order_seq_cst);
+    mutator.state.store(away, std::memory_order_seq_cst);
     announce();
     const std::uint32_t word = x_stop_word.load(std::memory_order_seq_cst);
     if ((word & kStepMask) != kRun) wait_for_change(word);
   }
+  perturb();
+  // Relaxed, the first: whoever else changes it holds the turn, which catch_up takes.
+  if (mutator.epoch.load(std::memory_order_relaxed) != epoch()) [[unlikely]]
+    catch_up(mutator);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   mutator.critical_depth.store(0, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   if (mutator.stop_note.load(std::memory_order_relaxed) != 0) park(mutator);
+}
+
+// Blocked since before an epoch that is on: nobody has been here yet, or is just leaving.
+void Handshake::catch_up(Mutator& mutator) {
+  const CriticalSection critical(mutator);
+  const Guard turn(mutator.turn);
+  if (!is_marking(epoch())) {
+    mutator.armed.store(0, std::memory_order_relaxed);
+    mutator.log.empty();
+    mutator.epoch.store(epoch(), std::memory_order_relaxed);
+    return;
+  }
+  perturb();
+  visit_frames(mutator, [this](const void* begin, const void* end) {
+    if (is_planted(Fault::no_late_stack_roots)) return;
+    const AddressRange range = x_heap.address_range();
+    x_heap.shader().shade_range(begin, end, range.lowest, range.end);
+  });
+}
+
+void Handshake::enter_marking_late(Mutator& mutator) {
+  mutator.capture.clear();  // of an older stop
+  return_all(x_heap.allocator(), mutator);
+  mutator.log.empty();
+  mutator.armed.store(1, std::memory_order_relaxed);
+  // Release: all of the above. Pairs with leave_blocked, by the turn if it has not seen this.
+  mutator.epoch.store(epoch(), std::memory_order_release);
+}
+
+void Handshake::flush_log_hook(detail::thread_cache& cache) {
+  auto& mutator = static_cast<Mutator&>(cache);
+  mutator.heap.handshake().flush_log(mutator);
+}
+
+// By the owner, outside of units. A stop may come before or after, and the cycle may be another one then.
+void Handshake::flush_log(Mutator& mutator) {
+  const CriticalSection critical(mutator);
+  const Guard turn(mutator.turn);
+  perturb();
+  if (is_marking(epoch())) {
+    Shader shader = x_heap.shader();
+    mutator.log.shade_new([&](std::uintptr_t word) { shader.shade_word(word); });
+  }
+  mutator.log.empty();
 }
 
 void Handshake::on_signal(int, siginfo_t*, void* context) {
@@ -464,8 +583,9 @@ void Handshake::on_signal(int, siginfo_t*, void* context) {
   if (m.state.load(std::memory_order_relaxed) == MutatorState::running && !self.world_runs()) {
     // Everything that the interrupted frames hold lies between this signal frame (registers, vector state) and the base of
     // the stack; the red zone below the interrupted stack pointer is in between.
-    if (m.in_unit.load(std::memory_order_relaxed) != 0 ||
-        m.critical_depth.load(std::memory_order_relaxed) != 0 || !self.is_on_stack(m, context)) {
+    const bool in_unit = m.in_unit.load(std::memory_order_relaxed) != 0 &&
+                         !is_planted(Fault::barrier_split);
+    if (in_unit || m.critical_depth.load(std::memory_order_relaxed) != 0 || !self.is_on_stack(m, context)) {
       m.stop_note.store(1, std::memory_order_relaxed);
     } else {
       // Of this stop: the next one cannot begin before this thread has stopped.

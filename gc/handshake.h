@@ -5,8 +5,8 @@
 //
 //   stop     every running mutator is asked to stop: by a real-time signal, or, in builds where signals are delayed
 //            (ThreadSanitizer), by the stop note that every unit tests on its way out
-//   capture  once none runs any more, each captures its own stack and returns its claims, all in parallel; the stopper does it
-//            for those that are blocked
+//   capture  only in a stop that begins a cycle: once none runs any more, each captures its own stack and returns its claims,
+//            all in parallel; the stopper does it for those that wait inside the library
 //   run      start()
 //
 // Invariant [handshake.one-instant]: no stack is captured before every mutator has stopped, none runs before every stack has
@@ -17,7 +17,8 @@
 //
 //   signal   the handler finds it outside of units and critical sections; everything happens inside the handler
 //   note     the handler finds it inside: it leaves the note; the thread stops by itself on the way out
-//   blocked  it is inside blocking_call, its frames frozen: nothing to do; it cannot leave before the world runs
+//   waiting, blocked  it is in a wait of the library or inside blocking_call, its frames frozen: nothing to do; it cannot
+//            leave before the world runs
 //
 //   thread, leaving stopped or blocked         stopper
 //     S1  state = running                        S2  stop word = stop
@@ -28,6 +29,17 @@
 //   run.
 // Invariant [handshake.capture-once]: a mutator's capture is written only at the step `capture`, by the one side that state
 //   and captured_stop name; between stop() and start() the collector may read it.
+// Threads inside blocking_call cost a stop nothing: they are visited after it.
+//
+// Invariant [handshake.epoch]: the mark epoch changes in a stop only, together with what it stands for in every mutator that
+//   is not blocked. A blocked one is brought up to date under its turn, once: by the collector, who visits it (visit), or by
+//   itself before it goes on (catch_up). Entering a marking epoch that is: its frames are shaded as they stand, its claims
+//   returned, and its barrier armed. So a thread that runs has the barrier on iff a cycle marks.
+// Invariant [handshake.turn]: who reads a blocked mutator's frames, marks its roots, or shades from its log holds its turn, and
+//   has found that its epoch (its `visited`) is not the present one. A mutator whose epoch is not the present one does not go
+//   on before it has had its turn, so those frames are frozen.
+// Invariant [handshake.visit]: every mutator's roots are marked once a cycle, after the arming stop, or by itself when it
+//   detaches before.
 // Invariant [handshake.no-host-lock]: between stop() and start() nothing here or in what runs there allocates from malloc, uses
 //   stdio, or calls the loader.
 //
@@ -64,9 +76,43 @@ class Handshake {
   // Ends it: returns its claims, forgets its stack. The calling thread must be attached.
   void detach(Mutator& mutator);
 
+  // What a stop is for: to begin a cycle, with a capture of every stack, or to end it.
+  enum class Purpose : std::uint8_t { arm, end };
+
   // Stops every mutator; the caller is no running mutator. Returns the time from the request to the last one's stop.
-  std::uint64_t stop();
+  std::uint64_t stop(Purpose purpose);
   void start();
+
+  MarkEpoch epoch() const { return x_epoch.load(std::memory_order_acquire); }
+  // Begins a marking epoch for all mutators that this stop has captured, or ends one for all. World stopped.
+  void next_epoch();
+
+  // While a cycle marks: brings a mutator up to date that has been blocked since before the arming stop: its frames are given to
+  // scan(begin, end). The caller holds its turn.
+  template <class Scan>
+  void visit_frames(Mutator& mutator, Scan scan) {
+    if (mutator.epoch.load(std::memory_order_relaxed) == epoch()) return;
+    scan(static_cast<const void*>(mutator.blocked_top), static_cast<const void*>(mutator.stack.base));
+    enter_marking_late(mutator);
+  }
+
+  // World running or stopped. Calls fn(mutator) for every mutator in the registry, in its turn; those that come meanwhile may
+  // be left out.
+  template <class Fn>
+  void for_each_in_turn(Fn fn) {
+    lock_registry_for_walk();
+    for (x_walk = x_first; x_walk != nullptr;) {
+      Mutator& m = *x_walk;
+      x_walk = m.next;  // moved on by detach() if that one goes
+      {
+        const Guard turn(m.turn);
+        unlock_registry_for_walk();
+        fn(m);
+      }
+      lock_registry_for_walk();  // not with the turn, which detach() takes second
+    }
+    unlock_registry_for_walk();
+  }
 
   // World stopped.
   template <class Fn>
@@ -88,7 +134,7 @@ class Handshake {
 
   // The mutator's side. park: at a poll or on the way out of a unit or critical section.
   void park(Mutator& mutator);
-  void enter_blocked(Mutator& mutator, void* top);
+  void enter_blocked(Mutator& mutator, void* top, MutatorState state);
   void leave_blocked(Mutator& mutator);
 
   // Runs fn(), which touches no managed memory and does not throw, while this thread need not be stopped: for the library's
@@ -104,7 +150,7 @@ class Handshake {
         [](void* top, void* argument) {
           auto& [self, m, run] = *static_cast<Call*>(argument);
           const bool was_running = m.state.load(std::memory_order_relaxed) == MutatorState::running;
-          if (was_running) self.enter_blocked(m, top);
+          if (was_running) self.enter_blocked(m, top, MutatorState::waiting);
           run();
           if (was_running) self.leave_blocked(m);
         },
@@ -128,6 +174,13 @@ class Handshake {
   void announce();
   void capture(Mutator& mutator, const void* top, std::uint32_t stop_word);
   void stay_stopped(Mutator& mutator, const void* top);
+  void catch_up(Mutator& mutator);
+  void enter_marking_late(Mutator& mutator);
+  void flush_log(Mutator& mutator);
+  static void flush_log_hook(detail::thread_cache& cache);
+  void shade_what_goes(Mutator& mutator);
+  void lock_registry_for_walk();
+  void unlock_registry_for_walk();
   template <class Done>
   void wait_for_mutators(Done is_done);
   void ask(Mutator& mutator);
@@ -145,7 +198,10 @@ class Handshake {
   Mutex x_attaching{
       LockRank::kAttach};  // a fork in the middle would leave the loader's lock behind
   Mutex x_registry{LockRank::kRegistry};
-  Mutator* x_first = nullptr;  // guarded by x_registry
+  Mutator* x_first = nullptr;  // guarded by x_registry, as is x_walk
+  Mutator* x_walk = nullptr;   // next of for_each_in_turn; one walk at a time, by the collector
+  bool x_stopped = false;      // between stop() and start(): the stopper holds the registry. The collector's own
+  std::atomic<MarkEpoch> x_epoch{0};  // written in a stop
   std::atomic<std::size_t> x_count{0};
 
   // Written by the stopper, waited for by those that it has stopped.

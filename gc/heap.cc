@@ -10,6 +10,7 @@
 #include "alloc/base/check.h"
 #include "alloc/base/log.h"
 #include "alloc/base/os.h"
+#include "alloc/base/perturb.h"
 #include "gc/fork.h"
 #include "gc/options.h"
 #include "roots/registers.h"
@@ -68,10 +69,12 @@ bool Heap::create(const options& wanted) {
   x_settings.min_heap_bytes = o.min_heap_bytes;
   x_settings.gctrace = o.gctrace;
   x_settings.gcstoptheworld = o.gcstoptheworld;
+  x_settings.gccheckmark = o.gccheckmark;
   x_settings.stress = o.stress;
   x_settings.tinybuffers = o.tinybuffers;
   x_settings.workers = o.workers;
   x_settings.period_ns = static_cast<std::uint64_t>(o.period_ms) * 1'000'000;
+  perturbation.store(static_cast<std::uint64_t>(o.seed), std::memory_order_relaxed);
   x_allocator.clobber_free = o.clobberfree != 0;
   if (o.stress != 0) x_allocator.most_cells_a_claim = static_cast<std::uint32_t>(o.stress);
   if (o.hard_limit_bytes != no_limit)
@@ -256,7 +259,7 @@ void blocking_call(void (*fn)(void*), void* argument) {
   Mutator* const mutator = impl::current_mutator();
   // A thread that is not attached, or already blocked, is not stopped anyway.
   if (mutator == nullptr ||
-      mutator->state.load(std::memory_order_relaxed) == impl::MutatorState::blocked)
+      mutator->state.load(std::memory_order_relaxed) != impl::MutatorState::running)
     return fn(argument);
   if (mutator->critical_depth.load(std::memory_order_relaxed) != 0) {
     impl::usage_error(
@@ -277,7 +280,7 @@ void blocking_call(void (*fn)(void*), void* argument) {
           Mutator& mutator;
           ~Leave() { handshake.leave_blocked(mutator); }
         } const leave{handshake, c.mutator};
-        handshake.enter_blocked(c.mutator, top);
+        handshake.enter_blocked(c.mutator, top, impl::MutatorState::blocked);
         c.fn(c.argument);
       },
       &call);

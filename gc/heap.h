@@ -10,6 +10,8 @@
 #include <tricolor/stats.h>
 
 #include "alloc/allocator.h"
+#include "barrier/mark_queue.h"
+#include "barrier/shader.h"
 #include "gc/cycle.h"
 #include "gc/handshake.h"
 #include "roots/root_set.h"
@@ -24,7 +26,8 @@ struct Settings {
   std::atomic<std::uint64_t> min_heap_bytes{0};
   std::atomic<out_of_memory_callback> out_of_memory{nullptr};
   int gctrace = 0;
-  int gcstoptheworld = 1;
+  int gcstoptheworld = 0;
+  int gccheckmark = 0;
   int stress = 0;
   int tinybuffers = 0;
   int workers = 0;  // 0: as many as CPUs
@@ -51,6 +54,10 @@ class Heap {
 
   Allocator& allocator() { return x_allocator; }
   RootSet& roots() { return x_roots; }
+  PacketPool& packets() { return x_packets; }
+  ShadedCounts& shaded() { return x_shaded; }
+  // For one use on the stack, by who may share grey work now (barrier/shader.h).
+  Shader shader() { return Shader(x_allocator.map, x_packets, x_shaded); }
   Handshake& handshake() { return x_handshake; }
   Cycle& cycle() { return x_cycle; }
   Settings& settings() { return x_settings; }
@@ -72,7 +79,9 @@ class Heap {
   Settings x_settings;
   std::uint64_t x_begin_ns = 0;
   Allocator x_allocator;
-  RootSet x_roots{x_allocator.metadata};
+  PacketPool x_packets{x_allocator.metadata};
+  ShadedCounts x_shaded;
+  RootSet x_roots{x_allocator.metadata, x_allocator.map, x_packets, x_shaded};
   Handshake x_handshake{*this};
   Cycle x_cycle{*this};
 };

@@ -35,13 +35,13 @@ bool MarkCrew::start_helper() {
   return true;
 }
 
-void MarkCrew::begin(std::size_t markers, Marker::ConstructionTest under_construction) {
+void MarkCrew::begin(std::size_t markers, Markers sharing) {
   const std::size_t wanted = std::min(markers, kMostMarkers);
   while (x_started < wanted && start_helper()) {
   }
   x_active = wanted == 1 ? 1 : x_started;
   for (std::size_t i = 0; i < x_made; ++i)
-    x_markers[i]->begin(under_construction, x_active > 1 ? Markers::several : Markers::one);
+    x_markers[i]->begin(x_active > 1 ? Markers::several : sharing);
   const std::size_t most_packets =
       x_packet_entries < WorkPacket::kEntries
           ? 1
@@ -53,10 +53,8 @@ void MarkCrew::begin(std::size_t markers, Marker::ConstructionTest under_constru
 void MarkCrew::finish() {
   for (;;) {
     coordinator().finish();
-    bool postponed = false;
-    for (std::size_t i = 0; i < x_made; ++i) postponed |= x_markers[i]->take_postponed();
-    if (!postponed) return;
-    x_pool.begin(x_active > 1);
+    if (!x_pool.take_postponed()) return;
+    begin_again();
     coordinator().rescan();
   }
 }

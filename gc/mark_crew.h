@@ -18,20 +18,23 @@ namespace tricolor::impl {
 
 class MarkCrew {
  public:
-  explicit MarkCrew(Allocator& allocator) : x_allocator(allocator), x_pool(allocator.metadata) {}
+  MarkCrew(Allocator& allocator, PacketPool& pool) : x_allocator(allocator), x_pool(pool) {}
 
   // Packets are filled up to `packet_entries`. False when memory is refused.
   bool create(std::size_t packet_entries);
 
   // Opens a cycle with about `markers`, starting helpers as needed: fewer where memory or threads are refused; when there are
   // to be several, helpers that an earlier cycle has started take part too. The world runs.
-  void begin(std::size_t markers, Marker::ConstructionTest under_construction);
+  // With Markers::several mark bits are set atomically also by a single marker: others set them too.
+  void begin(std::size_t markers, Markers sharing);
 
   // The one that roots are given to.
   Marker& coordinator() { return *x_markers[0]; }
 
-  // Until nothing is grey. By the coordinator's thread.
+  // Until nothing is grey that is in a queue or with a marker. By the coordinator's thread.
   void finish();
+  // Opens the next round of the same cycle: the coordinator works again.
+  void begin_again() { x_pool.begin(x_active > 1); }
 
   // Ends a cycle that marked nothing, or that is finished: memory goes back.
   void close() { x_pool.trim(); }
@@ -39,8 +42,7 @@ class MarkCrew {
   // Ends the helpers' threads and waits for them. Not during a cycle. The next one starts them again.
   void end_helpers();
 
-  // Held by a thread that forks; in the child, with it held, the helpers are gone. Not during a cycle.
-  Mutex& mutex() { return x_pool.mutex(); }
+  // In a forked child, with the pool's lock held: the helpers are gone. Not during a cycle.
   void forget_helpers() {
     x_pool.forget_helpers();
     x_started = 1;
@@ -61,7 +63,7 @@ class MarkCrew {
   std::uint64_t sum(std::uint64_t (Marker::*count)() const) const;
 
   Allocator& x_allocator;
-  PacketPool x_pool;
+  PacketPool& x_pool;
   std::size_t x_packet_entries = 0;
   std::array<Marker*, kMostMarkers> x_markers = {};  // the first one coordinates
   std::size_t x_made = 0;

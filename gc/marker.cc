@@ -23,12 +23,13 @@ struct Marker::Tracer : tracer {
 
 Marker::Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet,
                std::size_t packet_entries)
-    : x_allocator(allocator), x_map(allocator.map), x_queue(pool, own_packet, packet_entries) {}
+    : x_allocator(allocator),
+      x_map(allocator.map),
+      x_pool(pool),
+      x_queue(pool, own_packet, packet_entries) {}
 
-void Marker::begin(ConstructionTest under_construction, Markers markers) {
-  x_under_construction = under_construction;
+void Marker::begin(Markers markers) {
   x_markers = markers;
-  x_postponed = false;
   x_marked_bytes = 0;
   x_marked_objects = 0;
   x_conservative_cells = 0;
@@ -51,27 +52,33 @@ inline void Marker::visit(Candidate candidate) {
   if (span == nullptr) return;
   const auto index = static_cast<std::uint32_t>(offset * span->reciprocal >> 32);
   if (index >= span->cells) return;
+  // A field may hold a past-the-end or a stale address, and what that leads to may be no object of the type, or not yet: asked
+  // before the cell can turn grey. One that is constructed from now on is marked already [alloc.black].
+  if (span->scan == detail::ScanMode::traced && !is_allocated(span, index)) [[unlikely]]
+    return;
   const std::uintptr_t cell =
       candidate.address - offset +
       std::uintptr_t{index} * detail::kSizeClasses[span->size_class].cell_bytes;
   mark_cell(span, index, cell);
 }
 
-inline void Marker::mark_cell(PageRecord* span, std::uint32_t index, std::uintptr_t cell) {
-  if (!shade(span, index, x_markers)) return;
+// True if the cell has turned grey.
+inline bool Marker::mark_cell(PageRecord* span, std::uint32_t index, std::uintptr_t cell) {
+  if (!shade(span, index, x_markers)) return false;
   ++x_marked_objects;
   const std::uint32_t bytes = detail::kSizeClasses[span->size_class].cell_bytes;
   x_marked_bytes += bytes != 0 ? bytes : PageCount{span->slot_or_pages}.bytes();
-  if (span->noscan != 0) return;
+  if (span->scan == detail::ScanMode::none) return false;
   __builtin_prefetch(reinterpret_cast<const void*>(cell));
   push(cell, span->kind->id);
+  return true;
 }
 
-void Marker::mark_word(std::uintptr_t word) {
+bool Marker::mark_word(std::uintptr_t word) {
   const Cell cell = find_allocated_cell(x_map, word);
-  if (!cell) return;
+  if (!cell) return false;
   ++x_words_found;
-  mark_cell(cell.span, cell.index, cell.address());
+  return mark_cell(cell.span, cell.index, cell.address());
 }
 
 inline void Marker::push(std::uintptr_t address, std::uint32_t kind) {
@@ -79,11 +86,9 @@ inline void Marker::push(std::uintptr_t address, std::uint32_t kind) {
     postpone(address);
 }
 
-// [queue.bounded]: the cell is marked; its span remembers that something in it is grey.
 void Marker::postpone(std::uintptr_t address) {
-  // Release: our mark bits. Pairs with rescan (acquire). An exchange, so that it also passes on what another marker released.
-  find_cell(x_map, address).span->rescan.exchange(1, std::memory_order_acq_rel);
-  x_postponed = true;
+  const Cell cell = find_cell(x_map, address & ~kRestOfObject);
+  x_pool.postpone(cell.span, cell.index);
 }
 
 void Marker::finish() {
@@ -118,7 +123,9 @@ void Marker::follow() {
 inline void Marker::scan(GreyWork work) {
   const Kind& kind = x_allocator.kinds[kind_of(work)];
   char* const address = reinterpret_cast<char*>(address_of(work));
-  if ((work & kRestOfObject) == 0) {
+  if ((work & kWordByWord) != 0) [[unlikely]] {
+    mark_range(address, address + find_cell(x_map, address_of(work)).bytes());
+  } else if ((work & kRestOfObject) == 0) {
     scan_cell(kind, address);
   } else {
     const Cell cell = find_cell(x_map, address_of(work));
@@ -148,8 +155,6 @@ void Marker::scan_unusual(const Kind& kind, char* cell) {
     case detail::ScanMode::none:
       return;
     case detail::ScanMode::traced: {
-      // A field may hold a past-the-end or a stale address, and then what it leads to is no object of the type.
-      if (!test_bit(alloc_words(found.span), found.index)) return;
       Tracer t(*this);
       kind.type->trace(cell, t);
       t.flush();
@@ -220,14 +225,11 @@ void Marker::keep_construction(const void* address) {
   if (!shade(cell.span, cell.index, x_markers)) return;
   ++x_marked_objects;
   x_marked_bytes += cell.bytes();
+  if (x_queue.push(grey_work(cell.address() | kWordByWord, cell.span->kind->id))) return;
+  mark_range(address, static_cast<const char*>(address) + cell.bytes());  // not to be postponed: that would trace it
 }
 
-void Marker::scan_construction(const void* address) {
-  const Cell cell = find_allocated_cell(x_map, reinterpret_cast<std::uintptr_t>(address));
-  if (cell) mark_range(address, static_cast<const char*>(address) + cell.bytes());
-}
-
-// Scans the marked cells of spans in which a grey cell was not queued.
+// Scans the cells that were not queued.
 void Marker::rescan() {
   for (Arena* arena = x_allocator.pages.first_arena(); arena != nullptr;
        arena = arena->next.load(std::memory_order_acquire)) {
@@ -235,18 +237,16 @@ void Marker::rescan() {
       for (std::uint64_t bits = arena->heads[w].load(std::memory_order_acquire); bits != 0;
            bits &= bits - 1) {
         PageRecord* const span = arena->records() + w * 64 + std::countr_zero(bits);
-        // Acquire: the mark bit of the cell that did not fit. Pairs with postpone (release).
-        if (span->rescan.exchange(0, std::memory_order_acquire) == 0) continue;
-        for (std::uint32_t i = 0; i < span->cells; ++i) {
-          const Cell cell{span, i};
-          if (!is_marked(cell)) continue;
-          void* const address = reinterpret_cast<void*>(cell.address());
-          // Those were read word by word at the start [cell.construction].
-          if (span->kind->scan == detail::ScanMode::traced &&
-              x_under_construction.test(x_under_construction.context, address)) {
-            continue;
+        // Acquire, both: the bits of the cell that did not fit. Pair with PacketPool::postpone (release).
+        if (span->rescan.load(std::memory_order_relaxed) == 0 ||
+            span->rescan.exchange(0, std::memory_order_acquire) == 0)
+          continue;
+        for (std::uint32_t i = 0; i < bit_words(span); ++i) {
+          std::uint64_t grey = grey_words(span)[i].exchange(0, std::memory_order_acquire);
+          for (; grey != 0; grey &= grey - 1) {
+            const Cell cell{span, i * 64 + static_cast<std::uint32_t>(std::countr_zero(grey))};
+            scan_cell(*span->kind, reinterpret_cast<char*>(cell.address()));
           }
-          scan_cell(*span->kind, static_cast<char*>(address));
         }
       }
     }

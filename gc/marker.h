@@ -5,8 +5,8 @@
 // own lines arrive. Everything else grey waits in the mark queue. No recursion; the rings and a packet are all the memory a
 // marker needs to finish (barrier/mark_queue.h).
 //
-// Several markers run side by side, each on a thread of its own, with a queue of its own (gc/mark_crew.h). In this version
-// they run with the world stopped; they read slots and set mark bits as they would beside the program.
+// Several markers run side by side, each on a thread of its own, with a queue of its own (gc/mark_crew.h), and beside the
+// program.
 #pragma once
 
 #include <array>
@@ -28,35 +28,26 @@ class Marker {
   Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet,
          std::size_t packet_entries);
 
-  // Asks whether a cell is under construction (rare; world stopped).
-  struct ConstructionTest {
-    bool (*test)(void* context, const void* cell);
-    void* context;
-  };
-
   // Forgets the counts of the last cycle. `markers`: whether others may mark beside this one.
-  void begin(ConstructionTest under_construction, Markers markers);
+  void begin(Markers markers);
 
-  // A word that may be anything (stack, register, global): what it refers to must be allocated.
-  void mark_word(std::uintptr_t word);
+  // A word that may be anything (stack, register, global): what it refers to must be allocated. True if that has
+  // turned grey (not if it was white and has no references: then it is black).
+  bool mark_word(std::uintptr_t word);
   // How often it has been called for an object, ever.
   std::uint64_t words_found() const { return x_words_found; }
   // Every aligned word of [begin, end).
   void mark_range(const void* begin, const void* end);
 
-  // A cell under construction is kept, and read word by word instead of being traced [cell.construction]. First keep all of
-  // them, before any other root of the cycle, so that none is found white and queued; then scan them.
+  // A cell under construction is kept, and read word by word instead of being traced [cell.construction]. To be called for all
+  // of them before any other root of the cycle, so that none is found white.
   void keep_construction(const void* cell);
-  void scan_construction(const void* cell);
 
-  // The coordinator: follows references until no marker has any left. What did not fit into queues may still be grey: then a
-  // marker has postponed it.
+  // The coordinator: follows references until no marker has any left. What did not fit into queues may still be grey: then it has
+  // been postponed.
   void finish();
-  // By the coordinator, when finish() has returned and a marker has postponed something.
+  // By the coordinator, when finish() has returned and something has been postponed.
   void rescan();
-  // Was there a cell that did not fit? Forgets it.
-  bool take_postponed() { return std::exchange(x_postponed, false); }
-
   // A helper: follows references that others share until its end.
   void help();
 
@@ -92,7 +83,7 @@ class Marker {
 
   void discover(std::uintptr_t address);
   void visit(Candidate candidate);
-  void mark_cell(PageRecord* span, std::uint32_t index, std::uintptr_t cell);
+  bool mark_cell(PageRecord* span, std::uint32_t index, std::uintptr_t cell);
   void scan(GreyWork work);
   void scan_cell(const Kind& kind, char* cell);
   void scan_unusual(const Kind& kind, char* cell);
@@ -105,13 +96,11 @@ class Marker {
 
   Allocator& x_allocator;
   ArenaMap& x_map;
+  PacketPool& x_pool;
   MarkQueue x_queue;
   Ring<Candidate, kCandidates> x_candidates;
   Ring<GreyWork, kGreys> x_greys;
-  ConstructionTest x_under_construction = {};
   Markers x_markers = Markers::one;
-  bool x_postponed =
-      false;  // some span has `rescan` set. The coordinator takes it when nobody works
   std::uint64_t x_words_found = 0;
   std::uint64_t x_marked_bytes = 0;
   std::uint64_t x_marked_objects = 0;

@@ -5,7 +5,9 @@
 #include <cstdint>
 
 #include "alloc/base/check.h"
+#include "alloc/base/lock.h"
 #include "alloc/thread_cache.h"
+#include "barrier/write_log.h"
 #include "roots/segments.h"
 #include "roots/stack.h"
 
@@ -17,22 +19,37 @@ class Heap;
 enum class MutatorState : std::uint32_t {
   running,  // may touch managed memory at any instruction: must be stopped
   stopped,  // waits for the world to start; captures its stack when everyone has stopped
-  blocked,  // inside blocking_call or a wait of the library: its frames are frozen from blocked_top on
+  waiting,  // in a wait of the library's own: its frames are frozen from blocked_top on, but others may write into them
+  blocked,  // inside blocking_call: the same, and nobody takes a reference out of them
 };
 
+// Counts the changes between marking and not: odd while a cycle marks.
+using MarkEpoch = std::uint32_t;
+constexpr bool is_marking(MarkEpoch epoch) { return epoch % 2 != 0; }
+
 struct Mutator : LocalCache {
-  Mutator(Heap& heap_, std::uintptr_t* capture_words, std::size_t capture_capacity)
-      : heap(heap_), capture(capture_words, capture_capacity) {}
+  Mutator(Heap& heap_, std::uintptr_t* capture_words, std::size_t capture_capacity,
+          std::uintptr_t* log_words, std::size_t log_capacity)
+      : heap(heap_),
+        capture(capture_words, capture_capacity),
+        log(*this, log_words, log_capacity) {}
 
   Heap& heap;
   // Written by the owner (or its handler), read by the collector (handshake.h says how they are ordered).
   std::atomic<MutatorState> state{MutatorState::running};
+  // What this thread knows: `armed` and its claims are as they must be in this epoch. Of a thread that runs (outside of
+  // leave_blocked) it is the heap's [handshake.epoch]. Written under the turn or while the owner is stopped.
+  std::atomic<MarkEpoch> epoch{0};
+  // Its roots (capture or frames, thread-local storage) have been marked in this epoch. Guarded by the turn.
+  MarkEpoch visited = 0;
   std::int32_t thread = 0;  // the kernel's id
   std::uint64_t attached_at_ns =
       0;  // os::boot_clock_ns: a thread of that id which began later is another one
   StackBounds stack;
   bool is_on_main_stack = false;  // which may grow further; in a forked child maybe none is
-  StackCapture capture;
+  StackCapture capture;  // marked by who holds the turn
+  WriteLog log;
+  Mutex turn{LockRank::kTurn};
   // The stop (value of the stop word) that `capture` belongs to. Written by who captured, the owner or the stopper; read by
   // the stopper.
   std::atomic<std::uint32_t> captured_stop{0};

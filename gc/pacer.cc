@@ -38,4 +38,9 @@ std::uint64_t heap_goal_bytes(const PacerInput& input) {
   return std::min(goal_by_percent(input), goal_by_limit(input));
 }
 
+std::uint64_t trigger_bytes(std::uint64_t marked_bytes, std::uint64_t goal_bytes) {
+  if (goal_bytes == kNoGoal || goal_bytes <= marked_bytes) return goal_bytes;
+  return marked_bytes + (goal_bytes - marked_bytes) / 10 * 7;
+}
+
 }  // namespace tricolor::impl

@@ -30,4 +30,8 @@ inline constexpr std::uint64_t kNoGoal = INT64_MAX;
 //   the lower of the two
 std::uint64_t heap_goal_bytes(const PacerInput& input);
 
+// The heap size at which a cycle that marks beside the program starts: 70 % of the way from what is alive to the goal (Go's
+// smallest runway, runtime/mgcpacer.go).
+std::uint64_t trigger_bytes(std::uint64_t marked_bytes, std::uint64_t goal_bytes);
+
 }  // namespace tricolor::impl

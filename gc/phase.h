@@ -1,18 +1,19 @@
 // The phase of the collector: what it is doing, and who may change it.
 //
-//   phase       world     marks      new cells                         leaves when
-//   kOff        runs      none       white, in swept spans             a trigger, gc::collect()
-//   kStopping   stopping  none       white, in swept spans             every mutator is stopped
-//   kMark       stopped   being set  none                              no cell is grey
-//   kSweep      runs      of the     white, in swept spans             the last span is swept: in allocation on demand,
-//                         last cycle                                   or before the next cycle
+//   phase              world    barrier, new cells       marks        leaves when
+//   kOff               runs     off, white               none         a trigger, gc::collect(), the timer
+//   kSweepTermination  stops    go on                    none         every running mutator is stopped and captured
+//   kMark              runs     on, black                being set    nothing is grey, tested in a stop [cycle.end]
+//   kMarkTermination   stopped  go off                   complete     at once
+//   kSweep             runs     off, white, in swept     of the last  the last span is swept: in allocation on demand, in the
+//                               spans                    cycle        background, before the next cycle
 //
-// Invariant [phase.moves]: kOff -> kStopping -> kMark -> kSweep -> kOff and nothing else (but back from kStopping to kOff when
-//   memory for the cycle is refused), by PhaseMachine::advance only.
+// With gcstoptheworld the world is stopped from kSweepTermination to the end of kMarkTermination.
+//
+// Invariant [phase.moves]: in this order and round again, and nothing else (but back from kSweepTermination to kOff when memory
+//   for the cycle is refused), by PhaseMachine::advance only.
 // Invariant [phase.sweep-ends-first]: all sweeping of a cycle ends before the first mark bit of the next is set, for
 //   allocation bits are the last cycle's mark bits.
-//
-// With marking concurrent, kMark will be entered with the world running and the barrier on; the moves stay.
 #pragma once
 
 #include <atomic>
@@ -22,7 +23,7 @@
 
 namespace tricolor::impl {
 
-enum class Phase : std::uint8_t { kOff, kStopping, kMark, kSweep };
+enum class Phase : std::uint8_t { kOff, kSweepTermination, kMark, kMarkTermination, kSweep };
 
 class PhaseMachine {
  public:
@@ -30,8 +31,9 @@ class PhaseMachine {
 
   // The one writer. Only the thread that runs the cycle calls it.
   void advance(Phase from, Phase to) {
-    constexpr Phase kNext[] = {Phase::kStopping, Phase::kMark, Phase::kSweep, Phase::kOff};
-    const bool gives_up = from == Phase::kStopping && to == Phase::kOff;
+    constexpr Phase kNext[] = {Phase::kSweepTermination, Phase::kMark, Phase::kMarkTermination,
+                               Phase::kSweep, Phase::kOff};
+    const bool gives_up = from == Phase::kSweepTermination && to == Phase::kOff;
     check(now() == from, "phase.moves",
           {static_cast<std::uint64_t>(now()), static_cast<std::uint64_t>(from)});
     check(kNext[static_cast<int>(from)] == to || gives_up, "phase.moves",

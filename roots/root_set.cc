@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <new>
 
+#include "alloc/base/fault.h"
+
 namespace tricolor::impl {
 
 RootSlot* RootSet::take() {
@@ -28,9 +30,29 @@ RootSlot* RootSet::take() {
 
 void RootSet::give_back(RootSlot* slot) {
   const Guard guard(x_lock);
+  if (x_marking && !is_planted(Fault::no_handle_shade)) [[unlikely]]
+    x_shader.shade_word(reinterpret_cast<std::uintptr_t>(slot->load(std::memory_order_relaxed)));
   slot->store(reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(x_free) | kFreeLink),
               std::memory_order_relaxed);
   x_free = slot;
+}
+
+void RootSet::begin_marking() {
+  const Guard guard(x_lock);
+  x_marking = true;
+}
+
+bool RootSet::end_marking() {
+  const Guard guard(x_lock);
+  x_shader.share();
+  if (x_pool.has_shared()) return false;
+  x_marking = false;
+  return true;
+}
+
+void RootSet::share() {
+  const Guard guard(x_lock);
+  x_shader.share();
 }
 
 }  // namespace tricolor::impl

@@ -1,5 +1,10 @@
 // Slots of gc::root handles: words that may be anywhere in the program's hands, kept in blocks of ours so that the marker
 // finds them all.
+//
+// Invariant [handles.removal]: while a cycle marks, a handle that goes shades what it held. Whether one marks is known and
+//   changed under the lock of the table, for a handle may go on a thread that no stop concerns (one that is not attached, or
+//   inside blocking_call): it went before the cycle's snapshot, or it shades; and it has shaded before the cycle ends, or it
+//   goes after it.
 #pragma once
 
 #include <array>
@@ -8,6 +13,7 @@
 
 #include "alloc/base/lock.h"
 #include "alloc/metadata.h"
+#include "barrier/shader.h"
 
 namespace tricolor::impl {
 
@@ -16,7 +22,8 @@ using RootSlot = std::atomic<void*>;
 
 class RootSet {
  public:
-  explicit RootSet(Metadata& metadata) : x_metadata(metadata) {}
+  RootSet(Metadata& metadata, const ArenaMap& map, PacketPool& pool, ShadedCounts& counts)
+      : x_metadata(metadata), x_pool(pool), x_shader(map, pool, counts) {}
 
   // A slot that holds null. Null when memory is refused.
   RootSlot* take();
@@ -25,16 +32,26 @@ class RootSet {
   // Held by a thread that forks.
   Mutex& mutex() { return x_lock; }
 
-  // Calls fn(void* word) for every slot in use that is not null. Takes the lock, also with the world stopped: a thread that
-  // is not attached, or inside blocking_call, may be giving a handle back.
+  // Handles that go shade from now on. World stopped.
+  void begin_marking();
+  // False when something has become grey that is not marked yet: the markers have it now. World stopped.
+  bool end_marking();
+  // Hands what has become grey to the markers.
+  void share();
+
+  // Calls fn(const void* place, void* word) for every slot in use that is not null, a block at a time under the lock. Handles that are made
+  // meanwhile may be missed: their first store is barriered.
   template <class Fn>
   void for_each(Fn fn) {
-    const Guard guard(x_lock);
-    for (const Block* block = x_blocks; block != nullptr; block = block->next) {
+    x_lock.lock();
+    const Block* block = x_blocks;  // newer ones come before it
+    x_lock.unlock();
+    for (; block != nullptr; block = block->next) {
+      const Guard guard(x_lock);
       for (const RootSlot& slot : block->slots) {
-        // Relaxed: ordered by the stop.
+        // Relaxed: what is stored there is shaded, before or by us.
         void* const word = slot.load(std::memory_order_relaxed);
-        if (word != nullptr && !is_free_link(word)) fn(word);
+        if (word != nullptr && !is_free_link(word)) fn(&slot, word);
       }
     }
   }
@@ -53,9 +70,12 @@ class RootSet {
   }
 
   Metadata& x_metadata;
+  PacketPool& x_pool;
   Mutex x_lock{LockRank::kRootTable};
-  Block* x_blocks = nullptr;   // guarded by x_lock; blocks are never given back
+  Block* x_blocks = nullptr;   // guarded by x_lock; blocks are never given back, and keep their `next`
   RootSlot* x_free = nullptr;  // guarded by x_lock
+  bool x_marking = false;      // guarded by x_lock
+  Shader x_shader;             // guarded by x_lock
 };
 
 }  // namespace tricolor::impl

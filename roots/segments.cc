@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <link.h>
+#include <sys/auxv.h>
 
 #include <algorithm>
 #include <cstring>
@@ -66,6 +67,7 @@ bool SegmentList::update() {
   struct Walk {
     SegmentList& list;
     bool first = true;  // the program itself comes first
+    bool opened_later = false;
     bool unchanged = false;
     std::size_t needed = 0;  // counted even when they do not fit
   };
@@ -85,10 +87,14 @@ bool SegmentList::update() {
           }
           if (w.first) w.list.x_last_library = last_library();
           for_each_writable(*info, [&](const char* begin, const char* end) {
-            if (w.needed < w.list.x_capacity) w.list.x_segments[w.needed] = {begin, end, !w.first};
+            if (w.needed < w.list.x_capacity)
+              w.list.x_segments[w.needed] = {begin, end, !w.first, w.opened_later};
             ++w.needed;
           });
           w.first = false;
+          // The loader itself is the last of what a program starts with, and what is opened later comes behind it. (A
+          // program without a loader opens nothing, or all that it opens is later.)
+          w.opened_later |= info->dlpi_addr == getauxval(AT_BASE);
           return 0;
         },
         &walk);

@@ -33,7 +33,14 @@ class StackCapture {
   // Keeps the words of [top, base) that lie in `range`. `top` is rounded up to a word.
   void capture(const void* top, const void* base, AddressRange range);
 
-  // The kept words; valid while the thread is stopped. False when they did not fit: then the caller reads [top, base).
+  // Nothing is kept any more.
+  void clear() {
+    x_count = 0;
+    x_complete = true;
+    x_top = x_base = nullptr;
+  }
+
+  // The kept words, until the next capture. False when they did not fit: then the caller reads [top, base).
   bool complete() const { return x_complete; }
   const std::uintptr_t* begin() const { return x_words; }
   const std::uintptr_t* end() const { return x_words + x_count; }

@@ -20,6 +20,7 @@ enum class LockRank : std::uint8_t {
   kCycle,      // requests to the collector
   kAttach,     // a thread that attaches asks the loader
   kRegistry,   // list of mutators; held for the whole of a stop
+  kTurn,       // one mutator: its frames, its log
   kKinds,      // registration of types
   kSweep,      // cursor of the sweeper
   kCentral,    // one kind's spans
@@ -49,8 +50,9 @@ class Mutex {
       lock_slow();
   }
   void unlock() {
-    if (x_state.exchange(kFree, std::memory_order_release) == kHeldAndWaitedFor) wake_one();
     if constexpr (kDebugChecks) note_unlock(x_rank);
+    // The next holder may free the memory that this lock is in (a mutator that detaches): only its address is used after this.
+    if (x_state.exchange(kFree, std::memory_order_release) == kHeldAndWaitedFor) wake_one();
   }
 
  private:

@@ -230,18 +230,16 @@ TEST_CASE("the list stays whole when spans are removed before, at and behind the
   for (std::size_t cursor = 0; cursor <= kSpans; ++cursor) {
     for (unsigned removed = 0; removed < 1u << kSpans; ++removed) {
       CAPTURE(cursor, removed);
+      // The first `cursor` spans have been visited: swept, full. Only the others can be removed.
+      if ((removed & ((1u << cursor) - 1)) != 0) continue;
       Kind& kind = heap.typed(kOneCell);
       const std::vector<PageRecord*> spans = full_spans(heap, kind, kSpans);
-      // The first `cursor` spans have been visited: swept, full, and unswept again, because the
-      // epoch moves on without a reset here. The library never does that; the list must not care.
       for (PageRecord* span : spans) mark_all(span);
       start_next_epoch(heap);
-      kind.central.reset();
       Claim claim;
       CHECK(!kind.central.claim(heap.allocator, 1, static_cast<std::uint32_t>(cursor), claim));
       for (std::size_t i = cursor; i < kSpans; ++i)
         mark_words(spans[i])[0].store(0, std::memory_order_relaxed);
-      if (cursor != 0) start_next_epoch(heap);
 
       std::set<PageRecord*> left;
       for (std::size_t i = 0; i < kSpans; ++i) {
@@ -262,7 +260,6 @@ TEST_CASE("the list stays whole when spans are removed before, at and behind the
       REQUIRE(visited == behind);
       // In the next cycle all that are left are visited, each once.
       start_next_epoch(heap);
-      kind.central.reset();
       visited.clear();
       while (kind.central.claim(heap.allocator, 1, kEverySpan, claim)) visited.insert(claim.span);
       REQUIRE(visited == std::multiset<PageRecord*>(left.begin(), left.end()));

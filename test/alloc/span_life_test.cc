@@ -52,7 +52,7 @@ TEST_CASE("a span is published swept, empty, and found from every page") {
     CHECK(span->size_class == kind.size_class);
     CHECK(span->hint_word == 0);
     CHECK(span->needs_zero == 0);  // the pages are fresh
-    CHECK(span->noscan == (kind.scan == detail::ScanMode::none ? 1 : 0));
+    CHECK(span->scan == kind.scan);
     CHECK(span->rescan.load() == 0);
     CHECK(is_swept(heap.allocator, span));
     CHECK(pages_of(span).value == kind.pages);

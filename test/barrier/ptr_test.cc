@@ -1,12 +1,19 @@
 #include <tricolor/ptr.h>
 
 #include <tricolor/array.h>
+#include <tricolor/atomic_ptr.h>
+#include <tricolor/bulk.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <compare>
 #include <cstddef>
 #include <functional>
+#include <optional>
+#include <set>
+#include <span>
 #include <type_traits>
 #include <unordered_set>
 #include <utility>
@@ -60,20 +67,18 @@ constinit gc::array<Dog> global_array;
 // A thread's cache of which the test sees what happens. While it lives it is the calling thread's.
 class FakeCache : public thread_cache {
  public:
-  struct Logged {
-    void* old_value;
-    void* new_value;
-    void* in_slot;  // what the slot held then
-    bool in_unit;
-  };
-
-  explicit FakeCache(std::uint8_t is_armed) : x_before(std::exchange(current_cache, this)) {
+  explicit FakeCache(std::uint8_t is_armed, std::size_t room = 16)
+      : words(room), x_before(std::exchange(current_cache, this)) {
     armed.store(is_armed, std::memory_order_relaxed);
-    log = [](thread_cache& cache, void* old_value, void* new_value) {
+    log_next.store(words.data(), std::memory_order_relaxed);
+    log_end = words.data() + room;
+    flush_log = [](thread_cache& cache) {
       FakeCache& self = static_cast<FakeCache&>(cache);
-      const bool inside = cache.in_unit.load(std::memory_order_relaxed) == 1;
-      void* const held = self.slot == nullptr ? nullptr : *self.slot;
-      self.logged.push_back({old_value, new_value, held, inside});
+      self.flushed_in_unit = cache.in_unit.load(std::memory_order_relaxed) != 0;
+      self.held_when_flushed = self.slot == nullptr ? nullptr : *self.slot;
+      ++self.flushed;
+      cache.log_next.store(self.words.data(), std::memory_order_relaxed);
+      if (self.ends_at_flush) cache.armed.store(0, std::memory_order_relaxed);
     };
     park = [](thread_cache& cache) {
       FakeCache& self = static_cast<FakeCache&>(cache);
@@ -93,7 +98,20 @@ class FakeCache : public thread_cache {
     slot = reinterpret_cast<void* const*>(&field);
   }
 
-  std::vector<Logged> logged;
+  // What has been logged since the last call.
+  std::vector<const void*> take_log() {
+    std::vector<const void*> logged;
+    for (std::uintptr_t* word = words.data(); word != log_next.load(std::memory_order_relaxed); ++word)
+      logged.push_back(reinterpret_cast<const void*>(*word));
+    log_next.store(words.data(), std::memory_order_relaxed);
+    return logged;
+  }
+
+  std::vector<std::uintptr_t> words;
+  int flushed = 0;
+  bool flushed_in_unit = false;
+  bool ends_at_flush = false;  // the cycle
+  void* held_when_flushed = nullptr;
   int parked = 0;
   bool parked_in_unit = false;
   void* held_when_parked = nullptr;
@@ -235,6 +253,8 @@ TEST_CASE("an array reads the elements behind its count") {
   CHECK(a == none);
 }
 
+using Words = std::vector<const void*>;
+
 TEST_CASE("without a cycle a store logs nothing") {
   FakeCache cache(0);
   Dog dog;
@@ -243,30 +263,45 @@ TEST_CASE("without a cycle a store logs nothing") {
   p = nullptr;
   gc::array<int> a;
   a = nullptr;
-  CHECK(cache.logged.empty());
+  CHECK(cache.take_log().empty());
   CHECK(cache.parked == 0);
   CHECK(cache.in_unit.load() == 0);
 }
 
-TEST_CASE("an armed store logs the old and the new value before it stores, in one unit") {
+TEST_CASE("an armed store logs the old and the new value, but no nulls") {
   Dog first, second;
   gc::ptr<Dog> p = &first;
   FakeCache cache(1);
-  cache.watch(p);
-
   p = &second;
-  REQUIRE(cache.logged.size() == 1);
-  CHECK(cache.logged[0].old_value == &first);
-  CHECK(cache.logged[0].new_value == &second);
-  CHECK(cache.logged[0].in_slot == &first);
-  CHECK(cache.logged[0].in_unit);
+  CHECK(cache.take_log() == Words{&first, &second});
   CHECK(cache.in_unit.load() == 0);
   CHECK(p == &second);
-
   p = nullptr;
-  REQUIRE(cache.logged.size() == 2);
-  CHECK(cache.logged[1].old_value == &second);
-  CHECK(cache.logged[1].new_value == nullptr);
+  CHECK(cache.take_log() == Words{&second});
+  p = nullptr;
+  CHECK(cache.take_log().empty());
+}
+
+TEST_CASE("a full log is flushed between two units, before the store") {
+  Dog first, second, third;
+  gc::ptr<Dog> p = &first;
+  FakeCache cache(1, 3);
+  cache.watch(p);
+  p = &second;
+  p = &third;
+  CHECK(cache.flushed == 1);
+  CHECK_FALSE(cache.flushed_in_unit);
+  CHECK(cache.held_when_flushed == &second);
+  CHECK(cache.take_log() == Words{&second, &third});
+  CHECK(p == &third);
+
+  cache.log_next.store(cache.log_end, std::memory_order_relaxed);
+  cache.ends_at_flush = true;
+  p = &first;
+  CHECK(cache.flushed == 2);
+  CHECK(cache.take_log().empty());
+  CHECK(p == &first);
+  CHECK(cache.in_unit.load() == 0);
 }
 
 TEST_CASE("every way to assign to a ptr or an array passes the barrier") {
@@ -277,8 +312,8 @@ TEST_CASE("every way to assign to a ptr or an array passes the barrier") {
     gc::ptr<const Animal> p = &a;
     FakeCache cache(1);
     store(p);
-    return cache.logged.size() == 1 && cache.logged[0].old_value == static_cast<Animal*>(&a) &&
-           cache.in_unit.load() == 0;
+    const Words logged = cache.take_log();
+    return !logged.empty() && logged[0] == static_cast<Animal*>(&a) && cache.in_unit.load() == 0;
   };
   CHECK(logs([&](auto& p) { p = &b; }));
   CHECK(logs([&](auto& p) { p = nullptr; }));
@@ -293,15 +328,92 @@ TEST_CASE("every way to assign to a ptr or an array passes the barrier") {
   const gc::array<int> other = gc::array<int>::from_data(cells[1].elements);
   const gc::array<int> none;
   FakeCache cache(1);
-  cache.watch(array);
   array = other;
+  CHECK(cache.take_log() == Words{cells[0].elements, cells[1].elements});
   array = none;
-  REQUIRE(cache.logged.size() == 2);
-  CHECK(cache.logged[0].old_value == cells[0].elements);
-  CHECK(cache.logged[0].new_value == cells[1].elements);
-  CHECK(cache.logged[0].in_slot == cells[0].elements);
-  CHECK(cache.logged[1].old_value == cells[1].elements);
-  CHECK(cache.logged[1].new_value == nullptr);
+  CHECK(cache.take_log() == Words{cells[1].elements});
+}
+
+TEST_CASE("a constructor logs the word that it overwrites, and only that") {
+  Dog a, b;
+  alignas(gc::ptr<Dog>) unsigned char memory[sizeof(gc::ptr<Dog>)] = {};
+  auto* const p = ::new (memory) gc::ptr<Dog>(&a);
+  FakeCache cache(1);
+  ::new (memory) gc::ptr<Dog>(&b);
+  CHECK(cache.take_log() == Words{&a});
+  CHECK(p->get() == &b);
+  ::new (memory) gc::ptr<Dog>();
+  CHECK(cache.take_log() == Words{&b});
+  ::new (memory) gc::ptr<Dog>(&a);  // over null
+  CHECK(cache.take_log().empty());
+
+  std::optional<gc::ptr<Dog>> field(std::in_place, &a);
+  cache.take_log();
+  field.reset();
+  field.emplace(&b);
+  CHECK(cache.take_log() == Words{&a});
+  CHECK(cache.in_unit.load() == 0);
+}
+
+TEST_CASE("an atomic_ptr exchanges and compares, and logs both words of what it changes") {
+  Dog a, b, c;
+  gc::atomic_ptr<Dog> p(&a);
+  FakeCache cache(1);
+  CHECK(p.exchange(&b) == &a);
+  CHECK(cache.take_log() == Words{&b, &a});
+  Dog* expected = &a;
+  CHECK_FALSE(p.compare_exchange_strong(expected, &c));
+  CHECK(expected == &b);
+  cache.take_log();  // a failure may shade too much
+  CHECK(p.compare_exchange_weak(expected, &c));
+  CHECK(cache.take_log() == Words{&c, &b});
+  p.store(nullptr);
+  CHECK(cache.take_log() == Words{&c});
+  p.store(&a, std::memory_order_release);
+  CHECK(cache.take_log() == Words{&a});
+  CHECK(p.load() == &a);
+  CHECK(p.load(std::memory_order_relaxed) == &a);
+  CHECK(cache.in_unit.load() == 0);
+
+  cache.armed.store(0, std::memory_order_relaxed);
+  CHECK(p.exchange(&b) == &a);
+  expected = &b;
+  CHECK(p.compare_exchange_strong(expected, &a));
+  CHECK(cache.take_log().empty());
+}
+
+TEST_CASE("bulk operations store every word and log what they overwrite and store") {
+  std::vector<Dog> dogs(200);
+  for (const std::size_t room : {2, 7, 1000}) {
+    std::vector<gc::ptr<Dog>> from(200), to(200);
+    for (std::size_t i = 0; i < 200; ++i) from[i] = &dogs[i];
+    FakeCache cache(1, room);
+    gc::copy(std::span<const gc::ptr<Dog>>(from), to.data());
+    if (room == 1000) {
+      const Words logged = cache.take_log();
+      CHECK(std::set<const void*>(logged.begin(), logged.end()).size() == 200);
+    } else {
+      CHECK(cache.flushed >= static_cast<int>(200 / room) - 1);
+    }
+    CHECK(std::equal(from.begin(), from.end(), to.begin()));
+    // Overlapping, either way.
+    gc::copy(std::span(to).first(150), to.data() + 50);
+    CHECK(to[49] == &dogs[49]);
+    CHECK(to[50] == &dogs[0]);
+    CHECK(to[199] == &dogs[149]);
+    gc::copy(std::span(to).last(150), to.data());
+    CHECK(to[0] == &dogs[0]);
+    CHECK(to[149] == &dogs[149]);
+    gc::fill(std::span(to), from[7]);
+    CHECK(std::count(to.begin(), to.end(), &dogs[7]) == 200);
+    cache.take_log();
+    gc::clear(std::span(to));
+    CHECK(std::count(to.begin(), to.end(), nullptr) == 200);
+    if (room == 1000) CHECK(cache.take_log() == Words(200, &dogs[7]));
+    gc::release(from[0]);
+    CHECK(from[0] == nullptr);
+    CHECK(cache.in_unit.load() == 0);
+  }
 }
 
 TEST_CASE("reading a ptr passes no barrier") {
@@ -314,7 +426,7 @@ TEST_CASE("reading a ptr passes no barrier") {
   CHECK(p->legs == (*p).legs);
   CHECK(p != nullptr);
   CHECK(a.size() == 0);
-  CHECK(cache.logged.empty());
+  CHECK(cache.take_log().empty());
 }
 
 TEST_CASE("a stop that came during a store parks the thread once the store is done") {
@@ -328,7 +440,7 @@ TEST_CASE("a stop that came during a store parks the thread once the store is do
     CHECK(cache.parked == 1);
     CHECK_FALSE(cache.parked_in_unit);
     CHECK(cache.held_when_parked == &dog);
-    CHECK(cache.logged.size() == armed);
+    CHECK(cache.take_log().size() == armed);
     p = nullptr;
     CHECK(cache.parked == 1);
   }

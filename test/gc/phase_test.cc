@@ -9,28 +9,29 @@ using tricolor::impl::PhaseMachine;
 
 namespace {
 
-constexpr Phase kAll[] = {Phase::kOff, Phase::kStopping, Phase::kMark, Phase::kSweep};
+constexpr Phase kAll[] = {Phase::kOff, Phase::kSweepTermination, Phase::kMark,
+                          Phase::kMarkTermination, Phase::kSweep};
 
 }  // namespace
 
 TEST_CASE("a cycle goes through its phases in order") {
   PhaseMachine machine;
   for (int cycle = 0; cycle < 3; ++cycle) {
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < 5; ++i) {
       CHECK(machine.now() == kAll[i]);
-      machine.advance(kAll[i], kAll[(i + 1) % 4]);
+      machine.advance(kAll[i], kAll[(i + 1) % 5]);
     }
   }
   CHECK(machine.now() == Phase::kOff);
 }
 
 TEST_CASE("every other move is a fatal report that names the rule", "[process]") {
-  for (int at = 0; at < 4; ++at) {
+  for (int at = 0; at < 5; ++at) {
     for (const Phase from : kAll) {
       for (const Phase to : kAll) {
-        if (from != kAll[at] && to != kAll[(at + 1) % 4]) continue;   // wrong twice
-        if (from == Phase::kStopping && to == Phase::kOff) continue;  // a cycle that is given up
-        const bool legal = from == kAll[at] && to == kAll[(at + 1) % 4];
+        if (from != kAll[at] && to != kAll[(at + 1) % 5]) continue;   // wrong twice
+        if (from == Phase::kSweepTermination && to == Phase::kOff) continue;  // a cycle that is given up
+        const bool legal = from == kAll[at] && to == kAll[(at + 1) % 5];
         const auto end = tricolor::test::in_child([&] {
           PhaseMachine machine;
           for (int i = 0; i < at; ++i) machine.advance(kAll[i], kAll[i + 1]);

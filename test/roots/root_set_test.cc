@@ -8,25 +8,38 @@
 #include <thread>
 #include <vector>
 
+using tricolor::impl::ArenaMap;
 using tricolor::impl::Metadata;
+using tricolor::impl::PacketPool;
 using tricolor::impl::RootSet;
 using tricolor::impl::RootSlot;
+using tricolor::impl::ShadedCounts;
 
 namespace {
+
+// A table, and what it shades into. No arena is in the map: nothing it is given is an object.
+struct Parts {
+  Parts() { REQUIRE(map.create()); }
+  Metadata metadata;
+  ArenaMap map;
+  PacketPool pool{metadata};
+  ShadedCounts counts;
+  RootSet set{metadata, map, pool, counts};
+};
 
 void* word(std::uintptr_t n) { return reinterpret_cast<void*>(n); }
 
 std::multiset<void*> words_of(RootSet& set) {
   std::multiset<void*> words;
-  set.for_each([&](void* w) { words.insert(w); });
+  set.for_each([&](const void*, void* w) { words.insert(w); });
   return words;
 }
 
 }  // namespace
 
 TEST_CASE("a new slot holds null, and nulls are not visited") {
-  Metadata metadata;
-  RootSet set(metadata);
+  Parts parts;
+  RootSet& set = parts.set;
   CHECK(words_of(set).empty());
   RootSlot* const slot = set.take();
   REQUIRE(slot != nullptr);
@@ -39,8 +52,8 @@ TEST_CASE("a new slot holds null, and nulls are not visited") {
 }
 
 TEST_CASE("every slot in use is visited once, also with an odd address in it") {
-  Metadata metadata;
-  RootSet set(metadata);
+  Parts parts;
+  RootSet& set = parts.set;
   std::multiset<void*> expected;
   std::set<RootSlot*> distinct;
   for (std::uintptr_t i = 0; i < 10'000; ++i) {
@@ -55,8 +68,8 @@ TEST_CASE("every slot in use is visited once, also with an odd address in it") {
 }
 
 TEST_CASE("a slot that was given back is not visited, and serves again as if it were new") {
-  Metadata metadata;
-  RootSet set(metadata);
+  Parts parts;
+  RootSet& set = parts.set;
   std::vector<RootSlot*> slots;
   for (std::uintptr_t i = 1; i <= 2'000; ++i) {
     slots.push_back(set.take());
@@ -80,8 +93,8 @@ TEST_CASE("a slot that was given back is not visited, and serves again as if it 
 }
 
 TEST_CASE("threads take and give back slots while another visits them") {
-  Metadata metadata;
-  RootSet set(metadata);
+  Parts parts;
+  RootSet& set = parts.set;
   RootSlot* const constant = set.take();
   constant->store(word(8));
   std::atomic<bool> end{false};
@@ -89,7 +102,7 @@ TEST_CASE("threads take and give back slots while another visits them") {
   std::thread reader([&] {
     while (!end) {
       bool seen = false;
-      set.for_each([&](void* w) {
+      set.for_each([&](const void*, void* w) {
         seen |= w == word(8);
         if (reinterpret_cast<std::uintptr_t>(w) > 3'000 * 8) ++wrong;
       });

@@ -135,9 +135,6 @@ struct OwnHeap {
     });
     allocator.live_bytes.store(marked, std::memory_order_relaxed);
     allocator.sweep_epoch.fetch_add(1, std::memory_order_relaxed);
-    for (std::uint32_t id = 1; id < allocator.kinds.count(); ++id) {
-      allocator.kinds[id].central.reset();
-    }
   }
   // Returns the pages freed.
   std::size_t sweep_all() {

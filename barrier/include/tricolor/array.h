@@ -8,9 +8,9 @@
 // past-the-end iterator alone keeps the array alive. An array never changes its size.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <span>
+#include <type_traits>
 
 #include <tricolor/detail/write_barrier.h>
 
@@ -33,11 +33,11 @@ class array {
   using iterator = T*;
   using const_iterator = const T*;
 
-  constexpr array() noexcept : x_data(nullptr) {}
-  constexpr array(std::nullptr_t) noexcept : x_data(nullptr) {}
-  array(const array& other) noexcept : x_data(other.data()) {}
+  constexpr array() noexcept { construct(nullptr); }
+  constexpr array(std::nullptr_t) noexcept { construct(nullptr); }
+  array(const array& other) noexcept { construct(other.read()); }
   array& operator=(const array& other) noexcept {
-    detail::barriered_store(x_data, other.data());
+    detail::barriered_store(&x_data, other.read());
     return *this;
   }
   ~array() = default;
@@ -45,11 +45,11 @@ class array {
   // `data` is the first element of an array made by make_array (or null).
   static array from_data(T* data) noexcept {
     array a;
-    a.x_data.store(data, std::memory_order_relaxed);  // not yet shared
+    __atomic_store_n(&a.x_data, data, __ATOMIC_RELAXED);  // not yet shared
     return a;
   }
 
-  T* data() const noexcept { return x_data.load(std::memory_order_relaxed); }
+  T* data() const noexcept { return detail::load_slot(x_data); }
   std::size_t size() const noexcept {
     const T* const first = data();
     return first == nullptr ? 0 : reinterpret_cast<const std::size_t*>(first)[-1];
@@ -70,7 +70,19 @@ class array {
   friend bool operator==(const array& a, const array& b) noexcept { return a.data() == b.data(); }
 
  private:
-  std::atomic<T*> x_data;  // as in gc::ptr
+  constexpr void construct(T* data) {
+    if (std::is_constant_evaluated()) {
+      x_data = data;
+    } else {
+      detail::construct_slot(&x_data, data);
+    }
+  }
+  T* read() const noexcept {
+    detail::attach_to_read();
+    return data();
+  }
+
+  T* x_data;  // as in gc::ptr
 };
 
 }  // namespace tricolor

@@ -13,7 +13,6 @@
 // go past the barrier.
 #pragma once
 
-#include <atomic>
 #include <compare>
 #include <cstddef>
 #include <functional>
@@ -32,27 +31,27 @@ class ptr {
  public:
   using element_type = T;
 
-  constexpr ptr() noexcept : x_word(nullptr) {}
-  constexpr ptr(std::nullptr_t) noexcept : x_word(nullptr) {}
-  constexpr ptr(T* p) noexcept : x_word(p) {}
-  ptr(const ptr& other) noexcept : x_word(other.get()) {}
+  constexpr ptr() noexcept { construct(nullptr); }
+  constexpr ptr(std::nullptr_t) noexcept { construct(nullptr); }
+  constexpr ptr(T* p) noexcept { construct(p); }
+  ptr(const ptr& other) noexcept { construct(other.read()); }
   template <class U>
   requires std::is_convertible_v<U*, T*> ptr(const ptr<U>& other)
-  noexcept : x_word(other.get()) {}
+  noexcept { construct(other.read()); }
 
-  ptr& operator=(const ptr& other) noexcept { return *this = other.get(); }
+  ptr& operator=(const ptr& other) noexcept { return *this = other.read(); }
   template <class U>
   requires std::is_convertible_v<U*, T*> ptr& operator=(const ptr<U>& other) noexcept {
-    return *this = static_cast<T*>(other.get());
+    return *this = static_cast<T*>(other.read());
   }
   ptr& operator=(T* p) noexcept {
-    detail::barriered_store(x_word, p);
+    detail::barriered_store(&x_word, p);
     return *this;
   }
   ~ptr() = default;
 
   // Relaxed: readers that need another thread's writes to *p synchronise as for any C++ object.
-  T* get() const noexcept { return x_word.load(std::memory_order_relaxed); }
+  T* get() const noexcept { return detail::load_slot(x_word); }
   operator T*() const noexcept { return get(); }
   explicit operator bool() const noexcept { return get() != nullptr; }
   // Makes `delete p` ambiguous, hence an error: the collector owns the object. (gc::free_now frees early.)
@@ -69,8 +68,24 @@ class ptr {
   friend T* operator-(const ptr& p, std::ptrdiff_t n) noexcept { return p.get() - n; }
 
  private:
-  // Written by mutators (release), read by them (relaxed) and by markers (acquire).
-  std::atomic<T*> x_word;
+  template <class U>
+  friend class ptr;
+
+  constexpr void construct(T* p) {
+    if (std::is_constant_evaluated()) {
+      x_word = p;
+    } else {
+      detail::construct_slot(&x_word, p);
+    }
+  }
+  // get() of a word that goes on into another slot.
+  T* read() const noexcept {
+    detail::attach_to_read();
+    return get();
+  }
+
+  // Written by mutators (release), read by them (relaxed) and by markers (acquire), by atomic builtins.
+  T* x_word;
 };
 
 template <class T, class U>

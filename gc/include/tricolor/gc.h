@@ -5,6 +5,8 @@
 #pragma once
 
 #include <tricolor/array.h>
+#include <tricolor/atomic_ptr.h>
+#include <tricolor/bulk.h>
 #include <tricolor/heap.h>
 #include <tricolor/layout.h>
 #include <tricolor/make.h>

@@ -33,12 +33,15 @@ struct options {
 
   // Watching and debugging, named as in TRICOLOR_DEBUG; kKnobs says what each does.
   int gctrace = 0;
-  int gcstoptheworld = 1;
+  int gcstoptheworld = 0;
+  int gccheckmark = 0;
+  int checkslot = 1;
   int clobberfree = 0;
   int stress = 0;
   int tinybuffers = 0;
   int workers = 0;
   int period_ms = 120'000;
+  int seed = 0;
   int signal = 0;
   int stopwarn_ms = 1000;
 };
@@ -120,9 +123,17 @@ inline constexpr std::array kKnobs = {
     Knob{"gctrace", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::gctrace, 0, 2, 0,
          "Print one line a cycle on stderr in Go's format; 2 is accepted as in Go."},
     Knob{"gcstoptheworld", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger,
-         &options::gcstoptheworld, 1, 2, 0,
-         "1 marks with the world stopped, the only way this version has; 2 sweeps in the same "
-         "stop."},
+         &options::gcstoptheworld, 0, 2, 0,
+         "1 marks with the world stopped, 2 also sweeps in the same stop; 0 marks beside the "
+         "program."},
+    Knob{"gccheckmark", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::gccheckmark, 0,
+         1, 0,
+         "Check at the end of each mark, with the world stopped, that no live object has been "
+         "missed."},
+    Knob{"checkslot", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::checkslot, 0, 1,
+         0,
+         "Look at samples of pointer stores for a gc::ptr in memory that the collector never "
+         "scans, and report it."},
     Knob{"clobberfree", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::clobberfree, 0,
          1, 0, "Fill freed cells with 0xdeadbeef, so that a use after free shows."},
     Knob{"stress", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::stress, 0, kMaxInt,
@@ -135,6 +146,9 @@ inline constexpr std::array kKnobs = {
     Knob{"period", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::period_ms, 1,
          kMaxInt, 0,
          "Milliseconds without a cycle after which one runs by itself, unless GOGC is off."},
+    Knob{"seed", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::seed, 0, kMaxInt, 0,
+         "Disturb the timing of threads where the collector's phases meet, differently for each "
+         "seed; 0 does not."},
     Knob{"signal", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::signal, 0, 64, 0,
          "Number of the signal that stops threads; 0 lets the library choose."},
     Knob{"stopwarn", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::stopwarn_ms, 1,

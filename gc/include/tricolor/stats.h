@@ -90,15 +90,21 @@ struct statistics {
   std::uint64_t globals_scanned_bytes = 0;
 
   // Wall time. A pause runs from the request to stop until the threads may run again; its stop is
-  // the part until the last of them stood still. A stop that is begun anew because a library
+  // the part until the last of them stood still. A cycle has two, before and after it marks (with gcstoptheworld, one); `last`
+  // is the longer one of the last cycle. A stop that is begun anew because a library
   // has just been opened counts from the last beginning.
   std::uint64_t pause_ns_last = 0;
   std::uint64_t pause_ns_max = 0;
   std::uint64_t pause_ns_total = 0;
   std::uint64_t stop_ns_last = 0;
   std::uint64_t stop_ns_max = 0;
-  histogram pauses;  // of all cycles
+  histogram pauses;  // all of them
+  histogram first_pauses;  // before marking (with gcstoptheworld: around it)
+  histogram last_pauses;   // after it
   histogram stops;
+  // Marked by all cycles, of it while the world was stopped. What is allocated while a cycle marks counts in neither.
+  std::uint64_t marked_bytes_total = 0;
+  std::uint64_t stopped_marked_bytes_total = 0;
   std::uint64_t mark_ns_last = 0;  // of marking, with the world stopped or not
   std::uint64_t mark_ns_total = 0;
 

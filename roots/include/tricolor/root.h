@@ -35,16 +35,16 @@ class root {
   constexpr root() noexcept = default;
   constexpr root(std::nullptr_t) noexcept {}
   root(T* p) { set(p); }
-  root(const root& other) { set(other.get()); }
+  root(const root& other) { set(other.read()); }
   root(root&& other) noexcept : x_slot(std::exchange(other.x_slot, nullptr)) {}
   template <class U>
-  requires std::is_convertible_v<U*, T*> root(const root<U>& other) { set(other.get()); }
+  requires std::is_convertible_v<U*, T*> root(const root<U>& other) { set(other.read()); }
   ~root() {
     if (x_slot != nullptr) detail::give_back_root_slot(x_slot);
   }
 
   root& operator=(const root& other) {
-    set(other.get());
+    set(other.read());
     return *this;
   }
   root& operator=(root&& other) noexcept {
@@ -71,12 +71,22 @@ class root {
   std::add_lvalue_reference_t<T> operator*() const noexcept { return *get(); }
 
  private:
+  template <class U>
+  friend class root;
+
+  T* read() const {
+    detail::attach_to_read();
+    return get();
+  }
   void set(T* p) {
     if (x_slot == nullptr) {
       if (p == nullptr) return;
       x_slot = detail::take_root_slot();
     }
-    detail::barriered_store<void>(*x_slot, const_cast<std::remove_cv_t<T>*>(p));
+    // The library's word is read and written as any other slot.
+    detail::barriered_store(reinterpret_cast<void**>(x_slot),
+                            static_cast<void*>(const_cast<std::remove_cv_t<T>*>(p)),
+                            detail::slot_owner::library);
   }
 
   std::atomic<void*>* x_slot = nullptr;

@@ -39,13 +39,20 @@ struct thread_cache {
   std::atomic<std::uint8_t> critical_depth{0};
   // Set by the owner's handler, or by the collector: park as soon as neither of the above is set.
   std::atomic<std::uint8_t> stop_note{0};
-  // A cycle marks: pointer stores must be logged. Written by the collector while the owner is stopped.
+  // A cycle marks: pointer stores must be logged. Written while the owner is stopped, or by itself before it goes on.
   std::atomic<std::uint8_t> armed{0};
   run tiny;  // 16-byte block shared by pointer-free objects below 16 bytes
   construction* constructing =
       nullptr;  // owner only; read by the collector while the owner is stopped
-  void (*park)(thread_cache&) = nullptr;                                   // stop_note was seen
-  void (*log)(thread_cache&, void* old_value, void* new_value) = nullptr;  // armed was seen
+  // The write log (barrier/write_log.h): words that the barrier shades, up to log_next. Written by the owner inside a unit,
+  // release: the words before it; read by the collector, acquire.
+  std::atomic<std::uintptr_t*> log_next{nullptr};
+  std::uintptr_t* log_end = nullptr;
+  // Where the last logged store went, and the code that did it; null for slots that are the library's own.
+  const void* stored_slot = nullptr;
+  const void* stored_at = nullptr;
+  void (*park)(thread_cache&) = nullptr;       // stop_note was seen
+  void (*flush_log)(thread_cache&) = nullptr;  // the log has no room; outside of units
 
   // One uninterrupted unit of the owner [unit.no-stop].
   void enter_unit() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tricolor/array.h>
+#include <tricolor/atomic_ptr.h>
 #include <tricolor/detail/aggregate.h>
 #include <tricolor/detail/declared_layout.h>
 #include <tricolor/detail/type_name.h>
@@ -34,6 +35,8 @@ template <class T>
 inline constexpr bool is_managed_word<ptr<T>> = true;
 template <class T>
 inline constexpr bool is_managed_word<array<T>> = true;
+template <class T>
+inline constexpr bool is_managed_word<atomic_ptr<T>> = true;
 template <class F>
 inline constexpr bool is_managed_word<const F> = is_managed_word<F>;
 template <class F>

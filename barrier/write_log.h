@@ -1,0 +1,55 @@
+// What one thread's write barrier has to shade: a buffer of words, appended to inside a unit by its owner (the inline half is
+// <tricolor/detail/write_barrier.h>), and shaded
+//
+//   by the owner, when it is full,
+//   by the collector, at any time (the ragged flush of the end of marking), while the owner goes on appending,
+//   by the collector, with the owner stopped.
+//
+// Invariant [log.turn]: who shades from it or empties it holds the owner's turn (gc/mutator.h); the owner appends without.
+// Invariant [log.published]: an entry is written before log_next moves over it (release), and a pointer store that is logged
+//   comes after both, in the same unit: when all threads are stopped, every logged store's words are there to be shaded.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include <tricolor/detail/thread_cache.h>
+
+namespace tricolor::impl {
+
+class WriteLog {
+ public:
+  static constexpr std::size_t kEntries = 512;  // as Go's (runtime/mwbbuf.go)
+  static constexpr std::size_t kBytes = kEntries * sizeof(std::uintptr_t);
+
+  // `words` has room for `entries`, at least 2.
+  WriteLog(detail::thread_cache& cache, std::uintptr_t* words, std::size_t entries)
+      : x_cache(cache), x_words(words), x_shaded(words) {
+    cache.log_next.store(words, std::memory_order_relaxed);
+    cache.log_end = words + entries;
+  }
+
+  std::uintptr_t* memory() { return x_words; }
+
+  // Calls shade(word) for what has been logged since the last call. The turn is held.
+  template <class Shade>
+  void shade_new(Shade shade) {
+    // Acquire: the words. Pairs with append_to_log (release).
+    std::uintptr_t* const end = x_cache.log_next.load(std::memory_order_acquire);
+    for (; x_shaded != end; ++x_shaded) shade(*x_shaded);
+  }
+
+  // Everything has been shaded, or need not be any more. By the owner, or while it cannot append.
+  void empty() {
+    x_shaded = x_words;
+    x_cache.log_next.store(x_words, std::memory_order_relaxed);
+  }
+
+ private:
+  detail::thread_cache& x_cache;
+  std::uintptr_t* const x_words;
+  std::uintptr_t* x_shaded;  // what is before it has been; guarded by the turn
+};
+
+}  // namespace tricolor::impl
