@@ -29,14 +29,23 @@
 //
 // and print_settings() says how many collections there were (cycles), for how long the program was
 // stopped in one of them on average (pause_us_per_cycle), and the longest single stop
-// (pause_us_max). All of these are the contestant's own numbers.
+// (pause_us_max). And of a part of the program:
+//
+//     const contestant::Stops stops;              // no collection runs meanwhile
+//     stops.count();                              // how often the program was stopped since then
+//     stops.print(stdout);                        // stops=, and of each kind of stop the median and more
+//
+// All of these are the contestant's own numbers. (Of Stops malloc has an empty one.)
 
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <new>
 #include <span>
+
+#include "histogram.h"
 
 #if defined(CONTESTANT_TRICOLOR) + defined(CONTESTANT_BOEHM) + defined(CONTESTANT_MALLOC) != 1
 #error "define one of CONTESTANT_TRICOLOR, CONTESTANT_BOEHM, CONTESTANT_MALLOC"
@@ -55,6 +64,7 @@ concept NoReferences = requires {
 
 #include <tricolor/gc.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
@@ -114,6 +124,33 @@ class Uncollected {
 
 inline void collect() { gc::collect(); }
 
+class Stops {
+ public:
+  std::uint64_t count() const {
+    return gc::stats().pauses.total_count() - before_.pauses.total_count();
+  }
+  void print(std::FILE* out) const {
+    const gc::statistics now = gc::stats();
+    std::fprintf(out, " stops=%llu", static_cast<unsigned long long>(count()));
+    // A line for each kind of stop.
+    print_kind(out, "stop", before_.pauses, now.pauses, now.pause_ns_max);
+  }
+
+ private:
+  // Of `now` without `before`; nothing was longer than `longest_ns`.
+  static void print_kind(std::FILE* out, const char* kind, const gc::histogram& before,
+                         gc::histogram now, std::uint64_t longest_ns) {
+    for (std::size_t i = 0; i < now.counts.size(); ++i) now.counts[i] -= before.counts[i];
+    const auto us = [&](double share) {
+      return static_cast<double>(std::min(now.quantile_ns(share), longest_ns)) / 1e3;
+    };
+    std::fprintf(out, " %s_us_median=%.1f %s_us_p99=%.1f %s_us_max=%.1f", kind, us(0.5), kind,
+                 us(0.99), kind, us(1));
+  }
+
+  const gc::statistics before_ = gc::stats();
+};
+
 inline void print_settings(std::FILE* out) {
   const gc::statistics stats = gc::stats();
   const auto cycles = static_cast<double>(stats.cycles_total);
@@ -149,6 +186,7 @@ using field = T*;
 struct Pauses {
   std::chrono::steady_clock::time_point begin;
   std::chrono::duration<double, std::micro> longest{}, total{};
+  question::Histogram all;
 };
 inline Pauses pauses;
 
@@ -159,6 +197,7 @@ inline void on_event(GC_EventType event) {
       std::chrono::steady_clock::now() - pauses.begin;
   pauses.longest = std::max(pauses.longest, pause);
   pauses.total += pause;
+  pauses.all.add(static_cast<std::uint64_t>(pause.count() * 1e3));
 }
 
 // Debian builds it with parallel marking (as many markers as processors, or GC_MARKERS) and
@@ -242,6 +281,22 @@ struct Uncollected {
 
 inline void collect() { GC_gcollect(); }
 
+class Stops {
+ public:
+  Stops() { pauses.all = {}; }
+  std::uint64_t count() const { return GC_get_gc_no() - before_; }
+  void print(std::FILE* out) const {
+    const auto us = [](double share) {
+      return static_cast<double>(pauses.all.percentile(share)) / 1e3;
+    };
+    std::fprintf(out, " stops=%llu stop_us_median=%.1f stop_us_p99=%.1f stop_us_max=%.1f",
+                 static_cast<unsigned long long>(count()), us(0.5), us(0.99), us(1));
+  }
+
+ private:
+  const std::uint64_t before_ = GC_get_gc_no();
+};
+
 inline void print_settings(std::FILE* out) {
   const unsigned version = GC_get_version();
   const auto cycles = static_cast<double>(GC_get_gc_no());
@@ -295,6 +350,12 @@ template <typename Fn>
 void wait(Fn fn) {
   fn();
 }
+
+struct Stops {
+  Stops() {}
+  std::uint64_t count() const { return UINT64_MAX; }
+  void print(std::FILE*) const {}
+};
 
 inline void print_settings(std::FILE*) {}
 

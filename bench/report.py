@@ -29,6 +29,8 @@ QUESTIONS = {
              ["mean_ns", "p99_ns", "p999_ns", "longest_us", "pause_us_per_cycle", "pause_us_max"]),
     "footprint": ("Footprint under churn: peak memory by the bytes that live", ["footprint", "churn_ms"]),
     "threads": ("Many threads on few processors", ["wall_ms", "longest_ms", "pause_us_max"]),
+    "pauses": ("How long the stops are, and what one operation feels of them",
+               ["longest_us", "p9999_us", "mean_ns", "stops", "stop_us_median", "stop_us_p99", "stop_us_max"]),
 }
 MEMORY = "peak_rss_mb"
 REFERENCES = ["boehm", "malloc"]  # the first that takes part is what ratios are to
@@ -150,7 +152,7 @@ def bars(metrics, rows):
 
 
 def histogram(runs_of):
-    """How many pushes of all rounds took how long, both on logarithmic axes."""
+    """How many operations of all rounds took how long, both on logarithmic axes."""
     figure, axis = pyplot.subplots(figsize=(9, 3.2))
     for label, runs in runs_of.items():
         counts = {}
@@ -165,8 +167,8 @@ def histogram(runs_of):
     axis.set_xscale("log")
     axis.set_yscale("log", nonpositive="clip")
     axis.set_ylim(bottom=0.5)
-    axis.set_xlabel("time of one push, ns")
-    axis.set_ylabel("pushes")
+    axis.set_xlabel("time of one operation, ns")
+    axis.set_ylabel("operations")
     axis.legend(frameon=False)
     axis.grid(alpha=0.3)
     return svg(figure)

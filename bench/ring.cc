@@ -6,14 +6,12 @@
 // many pushes took as long: `least ns:pushes` for every bucket that is not empty, eight buckets for
 // each power of two. Percentiles are the upper end of their bucket.
 
-#include <algorithm>
-#include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 
+#include "histogram.h"
 #include "question.h"
 
 namespace {
@@ -25,55 +23,6 @@ struct Message {
   [[maybe_unused]] static constexpr bool kNoReferences = true;
   Message() {}  // push() fills it.
   std::byte bytes[1024];
-};
-
-class Histogram {
- public:
-  void add(std::uint64_t ns) {
-    ++counts_[bucket_of(ns)];
-    longest_ = std::max(longest_, ns);
-  }
-
-  std::uint64_t longest() const { return longest_; }
-
-  // The time that `share` of the pushes did not exceed.
-  std::uint64_t percentile(double share) const {
-    std::uint64_t pushes = 0;
-    for (const std::uint64_t count : counts_) pushes += count;
-    std::uint64_t seen = 0;
-    for (std::size_t bucket = 0; bucket < counts_.size(); ++bucket) {
-      seen += counts_[bucket];
-      if (static_cast<double>(seen) >= share * static_cast<double>(pushes)) {
-        return std::min(least(bucket + 1) - 1, longest_);
-      }
-    }
-    return longest_;
-  }
-
-  void print(std::FILE* out) const {
-    const char* between = "";
-    for (std::size_t bucket = 0; bucket < counts_.size(); ++bucket) {
-      if (counts_[bucket] == 0) continue;
-      std::fprintf(out, "%s%llu:%llu", between, static_cast<unsigned long long>(least(bucket)),
-                   static_cast<unsigned long long>(counts_[bucket]));
-      between = ",";
-    }
-  }
-
- private:
-  // Three bits below the leading one tell the buckets of a power of two apart.
-  static std::size_t bucket_of(std::uint64_t ns) {
-    if (ns < 8) return ns;
-    const auto shift = static_cast<std::size_t>(std::bit_width(ns)) - 4;
-    return shift * 8 + (ns >> shift);
-  }
-  static std::uint64_t least(std::size_t bucket) {
-    if (bucket < 8) return bucket;
-    return (8 + bucket % 8) << (bucket / 8 - 1);
-  }
-
-  std::array<std::uint64_t, 496> counts_{};  // up to 2^64 ns
-  std::uint64_t longest_ = 0;
 };
 
 class Ring {
@@ -119,7 +68,7 @@ int main(int argc, char** argv) {
   Ring ring(static_cast<std::size_t>(messages));
   for (int i = 0; i < messages; ++i) ring.push(i);
 
-  Histogram times;
+  question::Histogram times;
   const auto start = question::Clock::now();
   auto before = start;
   for (int i = 0; i < pushes; ++i) {

@@ -20,7 +20,7 @@ build=build/release
 report=build/bench-report
 built=no
 contestants=(tricolor boehm malloc)
-all=(gcbench trees allocate mark ring footprint threads)
+all=(gcbench trees allocate mark ring footprint threads pauses)
 rounds=7
 quick=no
 questions=()
@@ -83,6 +83,20 @@ runs_of_ring() { each_contestant ring "$(size 250000 10000)" "$(size 2000000 500
 runs_of_footprint() { each_contestant footprint "$(size 8192000 100000)" "$(size 16384000 200000)"; }
 
 runs_of_threads() { each_contestant threads 64 "$(size 25 10)" "$(size 20000 100)"; }
+
+runs_of_pauses() {
+  if [ $quick = yes ]; then
+    each_contestant pauses 20 1 0 0
+    each_contestant pauses 20 1 1024 100
+    return
+  fi
+  each_contestant pauses 20 3 0 0
+  each_contestant pauses 200 5 0 0
+  each_contestant pauses 2000 10 0 0
+  each_contestant pauses 200 5 1024 0
+  each_contestant pauses 200 5 4096 0
+  each_contestant pauses 200 5 0 1000
+}
 
 # The runs of every contestant that is built, with the same arguments. mimalloc is the malloc
 # program with mimalloc in place of the C library's; it takes part where it is installed.
