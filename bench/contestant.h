@@ -34,6 +34,7 @@
 //     const contestant::Stops stops;              // no collection runs meanwhile
 //     stops.count();                              // how often the program was stopped since then
 //     stops.print(stdout);                        // stops=, and of each kind of stop the median and more
+//     stops.marked_beside();                      // the share of the time that it was marking and not stopped
 //
 // All of these are the contestant's own numbers. (Of Stops malloc has an empty one.)
 
@@ -65,6 +66,7 @@ concept NoReferences = requires {
 #include <tricolor/gc.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <string>
 
@@ -135,6 +137,14 @@ class Stops {
     // A line for each kind of stop.
     print_kind(out, "stop", before_.pauses, now.pauses, now.pause_ns_max);
   }
+  // Marking is counted at the end of a cycle, whether the world was stopped or not.
+  double marked_beside() const {
+    const gc::statistics now = gc::stats();
+    const std::chrono::duration<double, std::nano> wall = std::chrono::steady_clock::now() - begin_;
+    const auto marked = static_cast<double>(now.mark_ns_total - before_.mark_ns_total);
+    const auto stopped = static_cast<double>(now.pause_ns_total - before_.pause_ns_total);
+    return std::max(0.0, marked - stopped) / wall.count();
+  }
 
  private:
   // Of `now` without `before`; nothing was longer than `longest_ns`.
@@ -149,6 +159,7 @@ class Stops {
   }
 
   const gc::statistics before_ = gc::stats();
+  const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
 inline void print_settings(std::FILE* out) {
@@ -292,6 +303,8 @@ class Stops {
     std::fprintf(out, " stops=%llu stop_us_median=%.1f stop_us_p99=%.1f stop_us_max=%.1f",
                  static_cast<unsigned long long>(count()), us(0.5), us(0.99), us(1));
   }
+
+  double marked_beside() const { return 0; }  // not unless it is asked to be incremental
 
  private:
   const std::uint64_t before_ = GC_get_gc_no();

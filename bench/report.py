@@ -31,6 +31,7 @@ QUESTIONS = {
     "threads": ("Many threads on few processors", ["wall_ms", "longest_ms", "pause_us_max"]),
     "pauses": ("How long the stops are, and what one operation feels of them",
                ["longest_us", "p9999_us", "mean_ns", "stops", "stop_us_median", "stop_us_p99", "stop_us_max"]),
+    "barrier": ("One pointer store", ["store_ns", "construct_ns", "copy_ns", "plain_ns", "make_ns", "make_with_ns", "beside"]),
 }
 MEMORY = "peak_rss_mb"
 REFERENCES = ["boehm", "malloc"]  # the first that takes part is what ratios are to

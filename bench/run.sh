@@ -20,7 +20,7 @@ build=build/release
 report=build/bench-report
 built=no
 contestants=(tricolor boehm malloc)
-all=(gcbench trees allocate mark ring footprint threads pauses)
+all=(gcbench trees allocate mark ring footprint threads pauses barrier)
 rounds=7
 quick=no
 questions=()
@@ -98,6 +98,11 @@ runs_of_pauses() {
   each_contestant pauses 200 5 0 1000
 }
 
+runs_of_barrier() {
+  each_contestant barrier off 0 "$(size 1000 20)"
+  each_contestant barrier on "$(size 200 20)" "$(size 300 20)"
+}
+
 # The runs of every contestant that is built, with the same arguments. mimalloc is the malloc
 # program with mimalloc in place of the C library's; it takes part where it is installed.
 each_contestant() {
@@ -144,7 +149,7 @@ name_the_missing() {
   local question contestant
   for question in "${questions[@]}"; do
     for contestant in "${contestants[@]}"; do
-      [ "$question $contestant" = "mark malloc" ] ||
+      [[ "$question $contestant" = @(mark|barrier)" malloc" ]] ||
         [ -x "$build/bench/${question}_$contestant" ] ||
         echo "bench/run.sh: not built: ${question}_$contestant" >&2
     done
