@@ -10,22 +10,22 @@ namespace tricolor::impl {
 
 enum class Fault : std::uint8_t {
   none,
-  no_insertion_half,       // the barrier does not shade the new value
-  no_deletion_half,        // nor the old one
-  no_constructor_shade,    // a constructor does not shade what it overwrites
-  barrier_split,           // a thread is stopped in the middle of a unit
-  white_allocation,        // cells claimed while marking stay white
-  run_tail_not_closed,     // arming does not take back what threads have claimed
-  no_stack_roots,          // captured stacks are not marked
-  no_late_stack_roots,     // stacks of threads inside blocking_call are not
-  no_global_roots,         // segments are not
-  no_thread_local_roots,   // thread-local storage is not
-  no_handle_roots,         // gc::root handles are not
-  no_handle_shade,         // a handle that goes does not shade what it held
-  no_detach_shade,         // a thread that detaches does not shade what it was a root of
-  no_ragged_flush,         // logs are not looked at before the last stop
-  no_last_flush,           // nor in it
-  dropped_packet,          // a full packet of grey work is lost
+  no_insertion_half,      // the barrier does not shade the new value
+  no_deletion_half,       // nor the old one
+  no_constructor_shade,   // a constructor does not shade what it overwrites
+  barrier_split,          // a thread is stopped in the middle of a unit
+  white_allocation,       // cells claimed while marking stay white
+  run_tail_not_closed,    // arming does not take back what threads have claimed
+  no_stack_roots,         // captured stacks are not marked
+  no_late_stack_roots,    // stacks of threads inside blocking_call are not
+  no_global_roots,        // segments are not
+  no_thread_local_roots,  // thread-local storage is not
+  no_handle_roots,        // gc::root handles are not
+  no_handle_shade,        // a handle that goes does not shade what it held
+  no_detach_shade,        // a thread that detaches does not shade what it was a root of
+  no_log_flush,           // marking ends without a look at the logs
+  no_last_test,           // it ends whether or not that look has found something grey
+  dropped_packet,         // a full packet of grey work is lost
 };
 
 inline constinit std::atomic<Fault> planted_fault{Fault::none};

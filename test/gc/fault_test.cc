@@ -1,0 +1,403 @@
+// Each fault of alloc/base/fault.h is planted in a program that is right, and must then be caught: by gccheckmark=1, or because
+// an object that the program still holds has been freed (clobberfree=1 makes that show). The same program without the fault
+// ends well.
+#include "alloc/base/fault.h"
+
+#include <tricolor/gc.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <new>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+using tricolor::impl::Fault;
+
+namespace {
+
+// What a child plays: TRICOLOR_TEST_FAULT plants one for a while, or "none".
+struct FaultName {
+  Fault fault;
+  const char* name;
+  const char* child;  // the program that it breaks
+};
+
+constexpr const char* kTaken = "child takes the only references out of scanned slots";
+constexpr const char* kMoved = "child moves references out of the frames of blocked threads";
+constexpr const char* kConstructed = "child constructs over the only references";
+constexpr const char* kStack = "child keeps new objects on its stack only";
+constexpr const char* kBlocked = "child keeps objects in a blocked frame only";
+constexpr const char* kGlobal = "child keeps objects in globals only";
+constexpr const char* kThreadLocal = "child keeps objects in a thread_local only";
+constexpr const char* kHandle = "child keeps objects in handles only";
+constexpr const char* kDropped = "child drops handles whose objects it keeps";
+constexpr const char* kDetached = "child takes over what threads held that have detached";
+constexpr const char* kTree = "child keeps a large tree";
+
+constexpr FaultName kFaults[] = {
+    {Fault::no_deletion_half, "no_deletion_half", kTaken},
+    {Fault::no_log_flush, "no_log_flush", kTaken},
+    {Fault::no_last_test, "no_last_test", kTaken},
+    {Fault::barrier_split, "barrier_split", kTaken},
+    {Fault::no_insertion_half, "no_insertion_half", kMoved},
+    {Fault::no_constructor_shade, "no_constructor_shade", kConstructed},
+    {Fault::white_allocation, "white_allocation", kStack},
+    {Fault::run_tail_not_closed, "run_tail_not_closed", kStack},
+    {Fault::no_stack_roots, "no_stack_roots", kStack},
+    {Fault::no_late_stack_roots, "no_late_stack_roots", kBlocked},
+    {Fault::no_global_roots, "no_global_roots", kGlobal},
+    {Fault::no_thread_local_roots, "no_thread_local_roots", kThreadLocal},
+    {Fault::no_handle_roots, "no_handle_roots", kHandle},
+    {Fault::no_handle_shade, "no_handle_shade", kDropped},
+    {Fault::no_detach_shade, "no_detach_shade", kDetached},
+    {Fault::dropped_packet, "dropped_packet", kTree},
+};
+
+// Plants what the environment says. How long a child looks for a fault, and how long it runs without one.
+std::chrono::steady_clock::time_point plant() {
+  const char* const wanted = std::getenv("TRICOLOR_TEST_FAULT");
+  const gc::thread_scope attach;
+  for (const FaultName& fault : kFaults) {
+    if (wanted != nullptr && std::string(wanted) == fault.name)
+      tricolor::impl::planted_fault = fault.fault;
+  }
+  const bool planted = tricolor::impl::planted_fault.load() != Fault::none;
+  return std::chrono::steady_clock::now() +
+         (planted ? std::chrono::seconds(60) : std::chrono::milliseconds(700));
+}
+
+// Ends the process at once with the exit code that says so.
+void expect_intact(const Node* node, std::uint64_t value) {
+  if (node == nullptr || !intact(node, value)) {
+    std::fputs("LOST\n", stderr);
+    std::_Exit(9);
+  }
+}
+
+// Collects without pause until it is told to end.
+class Collecting {
+ public:
+  Collecting() {
+    x_thread = start_thread([this] {
+      while (!x_end) gc::collect();
+    });
+  }
+  ~Collecting() {
+    x_end = true;
+    join(x_thread);
+  }
+
+ private:
+  std::atomic<bool> x_end{false};
+  std::thread x_thread;
+};
+
+template <class Step>
+void repeat(Step step) {
+  const auto end = plant();
+  for (std::uint64_t round = 0; std::chrono::steady_clock::now() < end; ++round) step(round);
+  tricolor::impl::planted_fault = Fault::none;  // what is left ends without it
+}
+
+// Black when it is made while a cycle marks: what its constructor stores in it is never scanned.
+struct Box {
+  Box() = default;
+  explicit Box(Node* node_) : node(node_) {}
+  gc::ptr<Node> node;
+  static constexpr auto gc_fields = gc::fields(&Box::node);
+};
+
+constexpr std::size_t kSlots = 20'000;
+
+}  // namespace
+
+TEST_CASE("child takes the only references out of scanned slots", "[.child]") {
+  const Collecting collecting;
+  gc::array<gc::ptr<Node>> nodes = gc::make_array<gc::ptr<Node>>(kSlots);
+  gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kSlots);
+  for (std::size_t i = 0; i < kSlots; ++i) nodes[i] = make_node(i, make_node(i + 1));
+  repeat([&](std::uint64_t) {
+    // Out of a slot, which only the deletion half sees, and into new objects by their constructors.
+    for (std::size_t i = kSlots; i-- > 0;) {
+      Node* const node = nodes[i];
+      nodes[i] = nullptr;
+      boxes[i] = gc::make<Box>(node);
+    }
+    for (std::size_t i = 0; i < kSlots; ++i) {
+      expect_intact(boxes[i]->node, i);
+      expect_intact(boxes[i]->node->next, i + 1);
+      nodes[i] = boxes[i]->node;
+      boxes[i] = nullptr;
+    }
+  });
+}
+
+TEST_CASE("child moves references out of the frames of blocked threads", "[.child]") {
+  constexpr std::size_t kThreads = 4, kEach = 2'000;
+  std::atomic<int> ready{0}, end{0};
+  std::array<std::atomic<Node*>*, kThreads> frames = {};
+  std::vector<std::thread> threads;
+  for (std::size_t t = 0; t < kThreads; ++t) {
+    threads.push_back(start_thread([&, t] {
+      const gc::thread_scope attach;
+      std::array<std::atomic<Node*>, kEach> frame = {};
+      for (std::size_t i = 0; i < kEach; ++i) frame[i] = make_node(i);
+      frames[t] = frame.data();
+      raise(ready, ready + 1);
+      wait_until(end, 1);
+    }));
+    wait_until(ready, static_cast<int>(t) + 1);
+  }
+  {
+    const Collecting collecting;
+    gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kThreads * kEach);
+    repeat([&](std::uint64_t) {
+      for (std::size_t i = 0; i < kThreads * kEach; ++i) {
+        std::atomic<Node*>& place = frames[i / kEach][i % kEach];
+        Box* const box = gc::make<Box>();
+        boxes[i] = box;
+        box->node = place.load();  // stored before it is taken out
+        place = nullptr;
+      }
+      for (std::size_t i = 0; i < kThreads * kEach; ++i) {
+        expect_intact(boxes[i]->node, i % kEach);
+        frames[i / kEach][i % kEach] = boxes[i]->node.get();
+        boxes[i] = nullptr;
+      }
+    });
+  }
+  raise(end, 1);
+  for (std::thread& thread : threads) join(thread);
+}
+
+namespace {
+
+struct Optional {
+  std::optional<gc::ptr<Node>> node;
+};
+
+}  // namespace
+
+TEST_CASE("child constructs over the only references", "[.child]") {
+  const Collecting collecting;
+  gc::array<gc::ptr<Optional>> fields = gc::make_array<gc::ptr<Optional>>(kSlots);
+  gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kSlots);
+  for (std::size_t i = 0; i < kSlots; ++i) {
+    fields[i] = gc::make<Optional>();
+    fields[i]->node.emplace(make_node(i));
+  }
+  repeat([&](std::uint64_t) {
+    for (std::size_t i = kSlots; i-- > 0;) {
+      Node* const node = *fields[i]->node;
+      fields[i]->node.reset();
+      fields[i]->node.emplace(nullptr);
+      boxes[i] = gc::make<Box>(node);
+    }
+    for (std::size_t i = 0; i < kSlots; ++i) {
+      expect_intact(boxes[i]->node, i);
+      *fields[i]->node = boxes[i]->node;
+      boxes[i] = nullptr;
+    }
+  });
+}
+
+namespace {
+
+// Linked by its constructor, so that no store shades it.
+struct Link {
+  Link(Link* next_, std::uint64_t value_) : next(next_), value(value_) {}
+  gc::ptr<Link> next;
+  std::uint64_t value;
+  static constexpr auto gc_fields = gc::fields(&Link::next);
+};
+
+}  // namespace
+
+TEST_CASE("child keeps new objects on its stack only", "[.child]") {
+  const Collecting collecting;
+  repeat([&](std::uint64_t) {
+    Link* list = nullptr;
+    for (std::uint64_t i = 0; i < 500; ++i) list = gc::make<Link>(list, checksum(i));
+    for (int i = 0; i < 100; ++i) gc::make<Link>(nullptr, 0);
+    std::uint64_t left = 500;
+    for (const Link* link = list; link != nullptr; link = link->next) {
+      if (left-- == 0 || link->value != checksum(left)) expect_intact(nullptr, 0);
+    }
+    if (left != 0) expect_intact(nullptr, 0);
+  });
+}
+
+TEST_CASE("child keeps objects in a blocked frame only", "[.child]") {
+  repeat([&](std::uint64_t) {
+    std::array<Node*, 100> nodes;
+    for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i] = make_node(i);
+    gc::blocking_call([] {
+      std::thread([] {
+        for (int i = 0; i < 3; ++i) gc::collect();
+      }).join();
+    });
+    for (std::size_t i = 0; i < nodes.size(); ++i) expect_intact(nodes[i], i);
+  });
+}
+
+namespace {
+
+std::array<gc::ptr<Node>, 100> globals;
+thread_local std::array<gc::ptr<Node>, 100> thread_locals;
+
+// Keeps 100 nodes where `place` says, and nowhere else, over a collection.
+template <class Places>
+void keep_in(Places& places) {
+  repeat([&](std::uint64_t) {
+    apart([&] {
+      for (std::size_t i = 0; i < places.size(); ++i) places[i] = make_node(i);
+    });
+    collect();
+    for (int i = 0; i < 1000; ++i) gc::make<Link>(nullptr, 0);
+    for (std::size_t i = 0; i < places.size(); ++i) expect_intact(places[i], i);
+  });
+}
+
+}  // namespace
+
+TEST_CASE("child keeps objects in globals only", "[.child]") { keep_in(globals); }
+TEST_CASE("child keeps objects in a thread_local only", "[.child]") { keep_in(thread_locals); }
+TEST_CASE("child keeps objects in handles only", "[.child]") {
+  std::vector<gc::root<Node>> handles(100);
+  keep_in(handles);
+}
+
+TEST_CASE("child drops handles whose objects it keeps", "[.child]") {
+  const Collecting collecting;
+  gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kSlots);
+  std::vector<gc::root<Node>> handles(kSlots);
+  for (std::size_t i = 0; i < kSlots; ++i) handles[i] = make_node(i);
+  repeat([&](std::uint64_t) {
+    for (std::size_t i = kSlots; i-- > 0;) {
+      Node* const node = handles[i];
+      handles[i].reset();
+      boxes[i] = gc::make<Box>(node);
+    }
+    for (std::size_t i = 0; i < kSlots; ++i) {
+      expect_intact(boxes[i]->node, i);
+      handles[i] = boxes[i]->node.get();
+      boxes[i] = nullptr;
+    }
+  });
+}
+
+TEST_CASE("child takes over what threads held that have detached", "[.child]") {
+  const Collecting collecting;
+  gc::array<gc::ptr<Node>> nodes = gc::make_array<gc::ptr<Node>>(kSlots);
+  gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kSlots);
+  for (std::size_t i = 0; i < kSlots; ++i) nodes[i] = make_node(i);
+  // It takes a batch out of slots, hands it over to the main thread's frame, and detaches with its log.
+  constexpr std::size_t kBatch = 50;
+  std::array<std::atomic<Node*>, kBatch> frame = {};
+  std::atomic<std::size_t> wanted{0}, done{0};  // batches; SIZE_MAX ends it
+  std::thread helper([&] {
+    for (std::size_t batch = 1;; ++batch) {
+      while (wanted < batch) std::this_thread::yield();
+      if (wanted == SIZE_MAX) return;
+      const gc::thread_scope attach;
+      const std::size_t first = (batch - 1) % (kSlots / kBatch) * kBatch;
+      for (std::size_t i = 0; i < kBatch; ++i) {
+        frame[i] = nodes[first + i].get();
+        nodes[first + i] = nullptr;
+      }
+      done = batch;
+    }
+  });
+  std::size_t batch = 0;
+  repeat([&](std::uint64_t) {
+    ++batch;
+    wanted = batch;
+    while (done < batch) gc::safepoint();
+    const std::size_t first = (batch - 1) % (kSlots / kBatch) * kBatch;
+    for (std::size_t i = 0; i < kBatch; ++i) {
+      boxes[first + i] = gc::make<Box>(frame[i].load());
+      frame[i] = nullptr;
+    }
+    if (first + kBatch < kSlots) return;
+    for (std::size_t i = 0; i < kSlots; ++i) {
+      expect_intact(boxes[i]->node, i);
+      nodes[i] = boxes[i]->node;
+      boxes[i] = nullptr;
+    }
+  });
+  wanted = SIZE_MAX;
+  join(helper);
+}
+
+namespace {
+
+Node* make_tree(int depth) {
+  Node* const node = make_node(static_cast<std::uint64_t>(depth));
+  if (depth > 0) {
+    node->next = make_tree(depth - 1);
+    node->other = make_tree(depth - 1);
+  }
+  return node;
+}
+void expect_tree(const Node* tree, int depth) {
+  expect_intact(tree, static_cast<std::uint64_t>(depth));
+  if (depth == 0) return;
+  expect_tree(tree->next, depth - 1);
+  expect_tree(tree->other, depth - 1);
+}
+
+}  // namespace
+
+TEST_CASE("child keeps a large tree", "[.child]") {
+  // Ten of it in a row, so that there is more grey than fits into a packet.
+  gc::array<gc::ptr<Node>> trees = gc::make_array<gc::ptr<Node>>(2'000);
+  for (auto& tree : trees) tree = make_tree(4);
+  repeat([&](std::uint64_t) {
+    gc::collect();
+    for (const auto& tree : trees) expect_tree(tree, 4);
+  });
+}
+
+TEST_CASE("every planted fault is caught", "[process]") {
+  for (const FaultName& fault : kFaults) {
+    if (tricolor::impl::kThreadSanitizer && fault.fault == Fault::barrier_split)
+      continue;  // no signals
+    INFO(fault.name << ", " << fault.child);
+    const ProgramEnd end = run_program(
+        fault.child,
+        {{"TRICOLOR_DEBUG", "gccheckmark=1,clobberfree=1"}, {"TRICOLOR_TEST_FAULT", fault.name}});
+    INFO(end.output);
+    const bool is_reported =
+        end.signal == SIGABRT && has_line(end.output, "verify.no-hidden-white");
+    const bool is_lost = end.exit_code == 9 && has_line(end.output, "LOST");
+    // What has been freed may also end the program before anybody looks.
+    const bool has_crashed =
+        end.signal == SIGSEGV || (end.signal == 0 && has_line(end.output, "SIGSEGV"));
+    CHECK((is_reported || is_lost || has_crashed));
+  }
+}
+
+TEST_CASE("the programs that faults are planted in are right", "[process]") {
+  std::vector<std::string> children;
+  for (const FaultName& fault : kFaults) children.push_back(fault.child);
+  std::sort(children.begin(), children.end());
+  children.erase(std::unique(children.begin(), children.end()), children.end());
+  for (const std::string& child : children) {
+    for (const char* debug :
+         {"gccheckmark=1,clobberfree=1,seed=7", "gccheckmark=1,clobberfree=1,tinybuffers=1"}) {
+      INFO(child << ", " << debug);
+      const ProgramEnd end = run_program(child, {{"TRICOLOR_DEBUG", debug}});
+      INFO(end.output);
+      CHECK(end.exit_code == 0);
+    }
+  }
+}
