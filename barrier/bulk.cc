@@ -15,14 +15,17 @@ void for_each_unit(std::size_t count, Part part) {
   thread_cache* cache = current_cache;
   if (cache == nullptr) cache = attach_slow();
   for (std::size_t begin = 0; begin < count;) {
-    if (cache == nullptr) return part(begin, count, nullptr);  // no heap yet: nothing a barrier could protect
+    if (cache == nullptr)
+      return part(begin, count, nullptr);  // no heap yet: nothing a barrier could protect
     cache->enter_unit();
     const bool armed = cache->armed.load(std::memory_order_relaxed) != 0;
     // A log may be smaller than that (tinybuffers=1).
-    const std::size_t room = armed && make_log_room(*cache, 2)
-                                 ? static_cast<std::size_t>(
-                                       cache->log_end - cache->log_next.load(std::memory_order_relaxed)) / 2
-                                 : kWordsAtOnce;
+    const std::size_t room =
+        armed && make_log_room(*cache, 2)
+            ? static_cast<std::size_t>(cache->log_end -
+                                       cache->log_next.load(std::memory_order_relaxed)) /
+                  2
+            : kWordsAtOnce;
     const std::size_t end = std::min({count, begin + kWordsAtOnce, begin + room});
     // Asked again: making room may have led out of the cycle.
     part(begin, end, cache->armed.load(std::memory_order_relaxed) != 0 ? cache : nullptr);
@@ -53,7 +56,8 @@ void copy_words(managed_word* to, const managed_word* from, std::size_t count) {
   } else {
     for_each_unit(count, [&](std::size_t begin, std::size_t end, thread_cache* logs) {
       for (std::size_t i = begin; i < end; ++i)
-        store(logs, to + (count - 1 - i), __atomic_load_n(from + (count - 1 - i), __ATOMIC_RELAXED));
+        store(logs, to + (count - 1 - i),
+              __atomic_load_n(from + (count - 1 - i), __ATOMIC_RELAXED));
     });
   }
 }

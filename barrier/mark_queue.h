@@ -89,7 +89,7 @@ class PacketPool {
   bool x_helped = false;
   bool x_end_helpers = false;
   std::atomic<bool> x_postponed{false};  // by anybody
-  std::atomic<bool> x_hungry{false};  // x_helped and somebody waits; written under x_lock
+  std::atomic<bool> x_hungry{false};     // x_helped and somebody waits; written under x_lock
   std::atomic<std::uint32_t> x_news{
       0};  // changes under x_lock with everything that a waiting marker waits for
 

@@ -32,7 +32,8 @@ class Shader {
   // Any word: what it refers to turns grey, or black if it holds no references.
   void shade_word(std::uintptr_t word);
   // Every aligned word of [begin, end) that lies in the heap.
-  void shade_range(const void* begin, const void* end, std::uintptr_t lowest, std::uintptr_t highest);
+  void shade_range(const void* begin, const void* end, std::uintptr_t lowest,
+                   std::uintptr_t highest);
 
   bool has_work() const { return x_packet != nullptr; }
   // Hands all that is grey to the markers.

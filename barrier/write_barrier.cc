@@ -35,8 +35,8 @@ void log_new(thread_cache& cache, managed_word word) {
 // Invariant [barrier.room]: a full log is flushed between two units, and then nothing that was read before counts: a cycle may
 //   have ended and another one have begun meanwhile.
 bool make_log_room(thread_cache& cache, std::size_t words) {
-  while (static_cast<std::size_t>(cache.log_end -
-                                  cache.log_next.load(std::memory_order_relaxed)) < words) {
+  while (static_cast<std::size_t>(cache.log_end - cache.log_next.load(std::memory_order_relaxed)) <
+         words) {
     cache.leave_unit();
     cache.flush_log(cache);
     cache.enter_unit();

@@ -174,6 +174,7 @@ void Cycle::keep_constructions() {
 void Cycle::mark_roots() {
   perturb();
   x_heap.handshake().for_each_in_turn([this](Mutator& m) { mark_mutator(m); });
+  if (x_beside_the_program) x_heap.slot_check().look(x_segments);
   for (Segment& segment : x_segments) {
     if (!segment.opened_later) mark_segment(segment);
   }

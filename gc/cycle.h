@@ -152,11 +152,12 @@ class Cycle {
 
   // Requests. Tickets are compared by difference, so they may wrap.
   Mutex x_lock{LockRank::kCycle};
-  bool x_force_next = false;                // guarded by x_lock
-  bool x_has_thread = false;                // guarded by x_lock
-  bool x_end_thread = false;                // guarded by x_lock
-  std::uint32_t x_requested = 0;            // guarded by x_lock
-  std::atomic<bool> x_is_asked{false};      // and no cycle has started since; a hint, written under x_lock
+  bool x_force_next = false;      // guarded by x_lock
+  bool x_has_thread = false;      // guarded by x_lock
+  bool x_end_thread = false;      // guarded by x_lock
+  std::uint32_t x_requested = 0;  // guarded by x_lock
+  std::atomic<bool> x_is_asked{
+      false};  // and no cycle has started since; a hint, written under x_lock
   std::atomic<std::uint32_t> x_wakes{0};    // the collector's thread waits for it to change
   std::atomic<std::uint32_t> x_started{0};  // written under x_lock
   std::atomic<std::uint32_t> x_completed{
@@ -172,9 +173,9 @@ class Cycle {
   // The cycle that runs; the collector's thread only.
   CycleRecord x_record;
   bool x_beside_the_program = false;
-  std::uint64_t x_begin_ns = 0;    // the request of the first stop
-  std::uint64_t x_armed_ns = 0;    // the world runs again, or would
-  std::uint64_t x_marked_ns = 0;   // the request of the last stop
+  std::uint64_t x_begin_ns = 0;       // the request of the first stop
+  std::uint64_t x_armed_ns = 0;       // the world runs again, or would
+  std::uint64_t x_marked_ns = 0;      // the request of the last stop
   std::uint64_t x_stopped_bytes = 0;  // marked while the world was stopped
   std::uint64_t x_stack_bytes = 0;
   std::uint64_t x_globals_bytes = 0;

@@ -174,7 +174,8 @@ void Handshake::shade_what_goes(Mutator& mutator) {
         const auto wanted = std::min(sizeof words, static_cast<std::size_t>(block.end - at));
         const std::size_t got = os::read_maybe_unmapped(words, at, wanted);
         if (got < sizeof words[0]) break;
-        shader.shade_range(words, reinterpret_cast<char*>(words) + got / sizeof words[0] * sizeof words[0],
+        shader.shade_range(words,
+                           reinterpret_cast<char*>(words) + got / sizeof words[0] * sizeof words[0],
                            range.lowest, range.end);
         at += got;
       }
@@ -572,6 +573,7 @@ void Handshake::flush_log(Mutator& mutator) {
     mutator.log.shade_new([&](std::uintptr_t word) { shader.shade_word(word); });
   }
   mutator.log.empty();
+  if (x_heap.settings().checkslot != 0) x_heap.slot_check().sample(mutator);
 }
 
 void Handshake::on_signal(int, siginfo_t*, void* context) {
@@ -583,9 +585,10 @@ void Handshake::on_signal(int, siginfo_t*, void* context) {
   if (m.state.load(std::memory_order_relaxed) == MutatorState::running && !self.world_runs()) {
     // Everything that the interrupted frames hold lies between this signal frame (registers, vector state) and the base of
     // the stack; the red zone below the interrupted stack pointer is in between.
-    const bool in_unit = m.in_unit.load(std::memory_order_relaxed) != 0 &&
-                         !is_planted(Fault::barrier_split);
-    if (in_unit || m.critical_depth.load(std::memory_order_relaxed) != 0 || !self.is_on_stack(m, context)) {
+    const bool in_unit =
+        m.in_unit.load(std::memory_order_relaxed) != 0 && !is_planted(Fault::barrier_split);
+    if (in_unit || m.critical_depth.load(std::memory_order_relaxed) != 0 ||
+        !self.is_on_stack(m, context)) {
       m.stop_note.store(1, std::memory_order_relaxed);
     } else {
       // Of this stop: the next one cannot begin before this thread has stopped.

@@ -92,7 +92,8 @@ class Handshake {
   template <class Scan>
   void visit_frames(Mutator& mutator, Scan scan) {
     if (mutator.epoch.load(std::memory_order_relaxed) == epoch()) return;
-    scan(static_cast<const void*>(mutator.blocked_top), static_cast<const void*>(mutator.stack.base));
+    scan(static_cast<const void*>(mutator.blocked_top),
+         static_cast<const void*>(mutator.stack.base));
     enter_marking_late(mutator);
   }
 
@@ -200,7 +201,8 @@ class Handshake {
   Mutex x_registry{LockRank::kRegistry};
   Mutator* x_first = nullptr;  // guarded by x_registry, as is x_walk
   Mutator* x_walk = nullptr;   // next of for_each_in_turn; one walk at a time, by the collector
-  bool x_stopped = false;      // between stop() and start(): the stopper holds the registry. The collector's own
+  bool x_stopped =
+      false;  // between stop() and start(): the stopper holds the registry. The collector's own
   std::atomic<MarkEpoch> x_epoch{0};  // written in a stop
   std::atomic<std::size_t> x_count{0};
 

@@ -70,6 +70,7 @@ bool Heap::create(const options& wanted) {
   x_settings.gctrace = o.gctrace;
   x_settings.gcstoptheworld = o.gcstoptheworld;
   x_settings.gccheckmark = o.gccheckmark;
+  x_settings.checkslot = o.checkslot;
   x_settings.stress = o.stress;
   x_settings.tinybuffers = o.tinybuffers;
   x_settings.workers = o.workers;

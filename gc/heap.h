@@ -14,6 +14,7 @@
 #include "barrier/shader.h"
 #include "gc/cycle.h"
 #include "gc/handshake.h"
+#include "gc/slot_check.h"
 #include "roots/root_set.h"
 
 namespace tricolor::impl {
@@ -28,6 +29,7 @@ struct Settings {
   int gctrace = 0;
   int gcstoptheworld = 0;
   int gccheckmark = 0;
+  int checkslot = 1;
   int stress = 0;
   int tinybuffers = 0;
   int workers = 0;  // 0: as many as CPUs
@@ -60,6 +62,7 @@ class Heap {
   Shader shader() { return Shader(x_allocator.map, x_packets, x_shaded); }
   Handshake& handshake() { return x_handshake; }
   Cycle& cycle() { return x_cycle; }
+  SlotCheck& slot_check() { return x_slot_check; }
   Settings& settings() { return x_settings; }
   std::uint64_t begin_ns() const { return x_begin_ns; }
 
@@ -83,6 +86,7 @@ class Heap {
   ShadedCounts x_shaded;
   RootSet x_roots{x_allocator.metadata, x_allocator.map, x_packets, x_shaded};
   Handshake x_handshake{*this};
+  SlotCheck x_slot_check{*this};
   Cycle x_cycle{*this};
 };
 

@@ -226,7 +226,8 @@ void Marker::keep_construction(const void* address) {
   ++x_marked_objects;
   x_marked_bytes += cell.bytes();
   if (x_queue.push(grey_work(cell.address() | kWordByWord, cell.span->kind->id))) return;
-  mark_range(address, static_cast<const char*>(address) + cell.bytes());  // not to be postponed: that would trace it
+  mark_range(address, static_cast<const char*>(address) +
+                          cell.bytes());  // not to be postponed: that would trace it
 }
 
 // Scans the cells that were not queued.

@@ -47,7 +47,7 @@ struct Mutator : LocalCache {
       0;  // os::boot_clock_ns: a thread of that id which began later is another one
   StackBounds stack;
   bool is_on_main_stack = false;  // which may grow further; in a forked child maybe none is
-  StackCapture capture;  // marked by who holds the turn
+  StackCapture capture;           // marked by who holds the turn
   WriteLog log;
   Mutex turn{LockRank::kTurn};
   // The stop (value of the stop word) that `capture` belongs to. Written by who captured, the owner or the stopper; read by
@@ -62,7 +62,8 @@ struct Mutator : LocalCache {
   // forks; the owner waits for 0.
   std::atomic<std::uint32_t> fork_gate{0};
   std::uint64_t next_stress_at =
-      0;  // stress=n: the value of claimed_cells at which to collect next
+      0;                      // stress=n: the value of claimed_cells at which to collect next
+  std::uint32_t flushes = 0;  // of the log, by the owner
   std::uint32_t types_to_pin =
       0;                    // those from this kind on, when gc::critical ends; 0: none. Owner only
   bool asks_host = false;   // inside the host's out-of-memory callback. Owner only

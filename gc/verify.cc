@@ -34,7 +34,8 @@ class Verifier {
       for (std::size_t w = 0; w < arena->heads.size(); ++w) {
         for (std::uint64_t bits = arena->heads[w].load(std::memory_order_acquire); bits != 0;
              bits &= bits - 1) {
-          look_at_span(arena->records() + w * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
+          look_at_span(arena->records() + w * 64 +
+                       static_cast<std::size_t>(std::countr_zero(bits)));
         }
       }
     }
@@ -46,7 +47,8 @@ class Verifier {
       std::array<std::uintptr_t, 512> words;
       const auto wanted = std::min(sizeof words, static_cast<std::size_t>(end - at));
       const std::size_t got = os::read_maybe_unmapped(words.data(), at, wanted);
-      for (std::size_t i = 0; i < got / sizeof words[0]; ++i) look_at_root(what, at + 8 * i, words[i]);
+      for (std::size_t i = 0; i < got / sizeof words[0]; ++i)
+        look_at_root(what, at + 8 * i, words[i]);
       at += std::max(got, sizeof words[0]);
       if (got < wanted) {
         const std::size_t page = os::kernel_page_bytes();
@@ -59,7 +61,10 @@ class Verifier {
     const Cell child = missed(word);
     if (!child) return;
     LineBuffer<600> line;
-    line.text("tricolor: gccheckmark: ").text(what).text(" at ").hex(reinterpret_cast<std::uintptr_t>(place));
+    line.text("tricolor: gccheckmark: ")
+        .text(what)
+        .text(" at ")
+        .hex(reinterpret_cast<std::uintptr_t>(place));
     fail(line, word, child);
   }
 
@@ -72,18 +77,25 @@ class Verifier {
 
   template <class Line>
   [[noreturn]] static void fail(Line& line, std::uintptr_t word, const Cell& child) {
-    line.text(" holds ").hex(word).text(", in an object (").text(name_of(*child.span->kind)).text(" at ");
-    line.hex(child.address()).text(
-        ") that this cycle has not marked: it would be freed. Either a pointer was stored there past the barrier, or this is "
-        "a bug of tricolor");
+    line.text(" holds ")
+        .hex(word)
+        .text(", in an object (")
+        .text(name_of(*child.span->kind))
+        .text(" at ");
+    line.hex(child.address())
+        .text(
+            ") that this cycle has not marked: it would be freed. Either a pointer was stored "
+            "there past the barrier, or this is "
+            "a bug of tricolor");
     log_line(line.view());
     check_failed("verify.no-hidden-white", {word, child.address()}, Place::here());
   }
 
   void look_at_word(const Cell& parent, std::size_t offset) {
     const std::uintptr_t place = parent.address() + offset;
-    look_at_reference(parent, place,
-                      __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(place), __ATOMIC_RELAXED));
+    look_at_reference(
+        parent, place,
+        __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(place), __ATOMIC_RELAXED));
   }
 
   void look_at_reference(const Cell& parent, std::uintptr_t place, std::uintptr_t word) {
@@ -124,13 +136,16 @@ class Verifier {
     if (type.tail_stride == 0) return;
     for (std::size_t at = type.tail_offset; at + type.tail_stride <= cell.bytes();
          at += type.tail_stride) {
-      for (std::uint32_t i = 0; i < type.tail.count; ++i) look_at_word(cell, at + type.tail.begin[i]);
+      for (std::uint32_t i = 0; i < type.tail.count; ++i)
+        look_at_word(cell, at + type.tail.begin[i]);
     }
   }
 
   struct Tracer : tracer {
     Tracer(Verifier& verifier_, const Cell& parent_)
-        : tracer(verifier_.x_words.data(), verifier_.x_words.size(), full), verifier(verifier_), parent(parent_) {}
+        : tracer(verifier_.x_words.data(), verifier_.x_words.size(), full),
+          verifier(verifier_),
+          parent(parent_) {}
     static void full(tracer& t, std::size_t count) {
       auto& self = static_cast<Tracer&>(t);
       for (std::size_t i = 0; i < count; ++i) {

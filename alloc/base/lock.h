@@ -26,6 +26,7 @@ enum class LockRank : std::uint8_t {
   kCentral,    // one kind's spans
   kPageHeap,   // pages
   kRootTable,  // slots of gc::root
+  kSlotCheck,  // samples of stores
   kQueue,      // shared part of the mark queue
   kMetadata,   // metadata memory
 };

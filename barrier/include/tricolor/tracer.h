@@ -9,6 +9,16 @@
 //
 // trace() runs on library threads, at the same time as the program: it takes no lock and allocates nothing. Words given to
 // the tracer may be null, stale or no pointer at all.
+//
+// The collector must see every reference end: as long as a cycle marks, what a gc::ptr held is shaded when another value is
+// stored to it or constructed over it. Where it is overwritten by something else, or trace() stops reporting it, say so before,
+// by gc::release(slot) (<tricolor/bulk.h>) or by storing null:
+//
+//   if (auto* s = std::get_if<gc::ptr<String>>(&value->v)) gc::release(*s);
+//   value->v = 1.5;
+//
+// The same goes for a value-initialised object constructed over an old one (`optional.emplace()` without arguments of a class
+// whose default constructor is implicit): C++ fills it with zeros before any constructor of ours runs.
 #pragma once
 
 #include <cstddef>
