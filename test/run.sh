@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # test/run.sh [all]: sets this machine up, builds every configuration and runs its tests.
 #
-#   debug         unit, collector, knobs, house and compile_fail suites, all internal checks on
+#   debug         unit, collector, knobs, model, house and compile_fail suites, all internal checks on
 #   release-test  unit, collector, knobs, install and bench suites, as it is shipped
 #   asan          unit and collector suites under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan          unit and collector suites under ThreadSanitizer
 #
-# The unit suite is the rooms below gc; collector is gc and the examples. With `all` also: the unit suite
-# with clang++, clang-format, clang-tidy, cppcheck; a build for aarch64, of which the unit suite runs under
-# qemu but for the tests that ask the kernel for what qemu does not do ([kernel]); the heavy suite in release,
-# and the stress suite in release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel compilers. The last
-# line is `N passed, M failed`; what could not be built or never ran counts as failed.
+# The unit suite is the rooms below gc; collector is gc and the examples; model is test/model, explored by Spin. With
+# `all` also: the unit suite with clang++, clang-format, clang-tidy, cppcheck; a build for aarch64, of which the unit
+# suite runs under qemu but for the tests that ask the kernel for what qemu does not do ([kernel]); the heavy suite in
+# release, and the stress suite in release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel
+# compilers. The last line is `N passed, M failed`; what could not be built or never ran counts as failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . .ci/setup
@@ -68,6 +68,7 @@ configuration() {  # NAME SUITES OPTIONS-OF-MESON-SETUP...
 
 needs_build_tools
 needs_command cmake cmake
+needs_command spin spin
 needs_library catch2 catch2
 needs_library bdw-gc libgc-dev
 needs_python matplotlib python3-matplotlib
@@ -92,7 +93,7 @@ if [ "$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -gt 28 ] && seta
 fi
 
 sanitized=(--buildtype=debugoptimized -Ddefault_library=static -Dbenchmarks=disabled)
-configuration debug 'unit collector knobs house compile_fail' --buildtype=debug -Dbenchmarks=disabled
+configuration debug 'unit collector knobs model house compile_fail' --buildtype=debug -Dbenchmarks=disabled
 configuration release-test 'unit collector knobs install bench' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
 configuration asan 'unit collector' -Db_sanitize=address,undefined "${sanitized[@]}"
 configuration tsan 'unit collector' -Db_sanitize=thread "${sanitized[@]}"
