@@ -11,8 +11,9 @@
 // Invariant [queue.end]: a grey cell that is queued is in the pool or with a marker that works, and who works and what the
 //   pool has change under one lock. So "nobody works and nothing is shared" is seen at one instant, and is final: only who
 //   works can share. No counters are read one after another, and nothing is waited out.
-//   While the program runs, others share work too (barrier/shader.h), also when nobody works any more: the cycle then begins
-//   again (gc/cycle.cc, [cycle.end]).
+//   While the program runs, others share work too (barrier/shader.h), also when nobody works any more. Helpers do not take
+//   that: they take nothing from the moment in which the coordinator was told of the end until it begins again, so "nobody
+//   works" stays true, and what is shared is seen by the last stop (gc/cycle.h, [cycle.end]).
 // Invariant [queue.exact]: a grey cell is marked and in exactly one packet, or its grey bit and `rescan` of its span are set.
 // Invariant [queue.bounded]: there are never more than most_packets packets. When no packet can be had (the bound, or the
 //   kernel refuses memory) push() says so; the cell is postponed: it gets its grey bit, and once the queues are empty the

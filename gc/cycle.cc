@@ -75,7 +75,8 @@ void Cycle::open(bool forced) {
   x_record.goal_bytes = goal_bytes();
   x_record.processors_count = os::cpu_count();
   x_beside_the_program = x_heap.settings().gcstoptheworld == 0;
-  x_crew.begin(markers_wanted(), x_beside_the_program ? Markers::several : Markers::one);
+  const std::size_t most = most_markers();
+  x_crew.begin(markers_wanted(most), most, x_beside_the_program ? Markers::several : Markers::one);
   x_heap.shaded().objects.store(0, std::memory_order_relaxed);
   x_heap.shaded().bytes.store(0, std::memory_order_relaxed);
   allocator.black_objects.store(0, std::memory_order_relaxed);
@@ -84,20 +85,20 @@ void Cycle::open(bool forced) {
   x_globals_bytes = 0;
 }
 
-// All CPUs for a cycle that somebody waits for, or that the program waits for; else a quarter of them, as Go.
-std::size_t Cycle::markers_wanted() const {
-  // Less than this is marked in the time that a thread takes to wake up.
+// How many markers the heap is worth: less than kBytesAMarker is marked in the time that a thread takes to wake up.
+std::size_t Cycle::most_markers() const {
   constexpr std::int64_t kBytesAMarker = 2 << 20;
   const std::int64_t live = x_heap.allocator().live_bytes.load(std::memory_order_relaxed);
   const int given = x_heap.settings().workers;
-  std::size_t most = os::cpu_count();
-  if (given != 0) {
-    most = static_cast<std::size_t>(given);
-  } else if (x_beside_the_program && !x_record.forced) {
-    most = std::max<std::size_t>(1, (most + 2) / 4);
-  }
   return std::min<std::size_t>(
-      most, static_cast<std::size_t>(1 + std::max<std::int64_t>(0, live) / kBytesAMarker));
+      given != 0 ? static_cast<std::size_t>(given) : os::cpu_count(),
+      static_cast<std::size_t>(1 + std::max<std::int64_t>(0, live) / kBytesAMarker));
+}
+
+// All CPUs for a cycle that somebody waits for; else a quarter of them, as Go.
+std::size_t Cycle::markers_wanted(std::size_t most) const {
+  if (!x_beside_the_program || x_record.forced || x_heap.settings().workers != 0) return most;
+  return std::min<std::size_t>(most, std::max<std::size_t>(1, (os::cpu_count() + 2) / 4));
 }
 
 // Ends with a complete list of segments in use and the world stopped, the time it took to stop; or with nothing, when memory

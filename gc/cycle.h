@@ -112,7 +112,8 @@ class Cycle {
   void lock_run();
   void let_others_run();
   void run_until(std::uint32_t ticket);
-  std::size_t markers_wanted() const;
+  std::size_t most_markers() const;
+  std::size_t markers_wanted(std::size_t most) const;
 
   void give_out_pins();
   void pin_libraries();

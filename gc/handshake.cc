@@ -522,8 +522,9 @@ void Handshake::leave_blocked(Mutator& mutator) {
     if ((word & kStepMask) != kRun) wait_for_change(word);
   }
   perturb();
-  // Relaxed, the first: whoever else changes it holds the turn, which catch_up takes.
-  if (mutator.epoch.load(std::memory_order_relaxed) != epoch()) [[unlikely]]
+  // Acquire: if the collector has been here, what it changed (claims, capture, log). Pairs with enter_marking_late and next_epoch
+  // (release; the latter by the stop word).
+  if (mutator.epoch.load(std::memory_order_acquire) != epoch()) [[unlikely]]
     catch_up(mutator);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   mutator.critical_depth.store(0, std::memory_order_relaxed);
@@ -554,7 +555,7 @@ void Handshake::enter_marking_late(Mutator& mutator) {
   return_all(x_heap.allocator(), mutator);
   mutator.log.empty();
   mutator.armed.store(1, std::memory_order_relaxed);
-  // Release: all of the above. Pairs with leave_blocked, by the turn if it has not seen this.
+  // Release: all of the above. Pairs with leave_blocked (acquire).
   mutator.epoch.store(epoch(), std::memory_order_release);
 }
 

@@ -35,11 +35,10 @@ bool MarkCrew::start_helper() {
   return true;
 }
 
-void MarkCrew::begin(std::size_t markers, Markers sharing) {
-  const std::size_t wanted = std::min(markers, kMostMarkers);
-  while (x_started < wanted && start_helper()) {
+void MarkCrew::begin(std::size_t markers, std::size_t most, Markers sharing) {
+  while (x_started < std::min(most, kMostMarkers) && start_helper()) {
   }
-  x_active = wanted == 1 ? 1 : x_started;
+  x_active = markers == 1 ? 1 : x_started;
   for (std::size_t i = 0; i < x_made; ++i)
     x_markers[i]->begin(x_active > 1 ? Markers::several : sharing);
   const std::size_t most_packets =

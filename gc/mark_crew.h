@@ -23,10 +23,11 @@ class MarkCrew {
   // Packets are filled up to `packet_entries`. False when memory is refused.
   bool create(std::size_t packet_entries);
 
-  // Opens a cycle with about `markers`, starting helpers as needed: fewer where memory or threads are refused; when there are
-  // to be several, helpers that an earlier cycle has started take part too. The world runs.
+  // Opens a cycle with about `markers`: fewer where memory or threads are refused; when there are to be several, helpers that an
+  // earlier cycle has started take part too. Helpers for `most` of them are started if they are not there yet: by the first cycle of
+  // a heap that may want them, and not when memory has ended and a cycle is forced. The world runs.
   // With Markers::several mark bits are set atomically also by a single marker: others set them too.
-  void begin(std::size_t markers, Markers sharing);
+  void begin(std::size_t markers, std::size_t most, Markers sharing);
 
   // The one that roots are given to.
   Marker& coordinator() { return *x_markers[0]; }

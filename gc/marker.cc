@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "alloc/base/sanitizer.h"
 #include "alloc/span_life.h"
 #include "barrier/color.h"
 
@@ -139,9 +140,7 @@ inline void Marker::scan_cell(const Kind& kind, char* cell) {
     return scan_unusual(kind, cell);
   for (std::uint64_t map = kind.word_map; map != 0; map &= map - 1) {
     const char* const slot = cell + std::countr_zero(map) * 8;
-    // Acquire: what the storing thread wrote into the object. Pairs with barriered_store (release).
-    const std::uintptr_t word =
-        __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(slot), __ATOMIC_ACQUIRE);
+    const std::uintptr_t word = load_scanned_word(slot);
     if (word != 0) discover(word);
   }
 }
@@ -193,9 +192,7 @@ void Marker::scan_piece(const Kind& kind, char* object, std::size_t bytes, std::
 
 void Marker::scan_words(const char* begin, const char* end) {
   for (; begin + sizeof(void*) <= end; begin += sizeof(void*)) {
-    // Acquire: as in scan_cell.
-    const std::uintptr_t word =
-        __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(begin), __ATOMIC_ACQUIRE);
+    const std::uintptr_t word = load_scanned_word(begin);
     if (word != 0) discover(word);
   }
 }

@@ -1,6 +1,8 @@
 // What the build's sanitizer changes. With os_linux.cc the only platform conditionals.
 #pragma once
 
+#include <cstdint>
+
 namespace tricolor::impl {
 
 #if defined(__SANITIZE_THREAD__)
@@ -17,5 +19,23 @@ inline constexpr bool kThreadSanitizer = false;
 
 // ThreadSanitizer delays signals until a thread's next blocking call, so such builds stop threads by polls.
 inline constexpr bool kStopByPolls = kThreadSanitizer;
+
+// Acquire: what the thread that stored the word wrote into the object. Pairs with barriered_store (release).
+//
+// A constructor may be filling the object with zeros at the same time: C++ does that by plain stores, over zeros, when an object
+// is value-initialised. ThreadSanitizer would call that a race, so in its builds it is told of the order but not of the access.
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_acquire(void* address);
+[[gnu::noinline]] __attribute__((no_sanitize("thread"))) inline std::uintptr_t load_scanned_word(
+    const char* slot) {
+  const std::uintptr_t word = *reinterpret_cast<const volatile std::uintptr_t*>(slot);
+  if (word != 0) __tsan_acquire(const_cast<char*>(slot));
+  return word;
+}
+#else
+inline std::uintptr_t load_scanned_word(const char* slot) {
+  return __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(slot), __ATOMIC_ACQUIRE);
+}
+#endif
 
 }  // namespace tricolor::impl

@@ -277,17 +277,18 @@ TEST_CASE("child idles after a cycle that was due", "[.child]") {
   CHECK(gc::stats().cycles_forced == 0);
   // Nobody allocates or collects any more.
   auto now = gc::stats();
-  for (int wait = 0; wait < 2'000 && now.heap_live_bytes > now.heap_marked_bytes + kMiB; ++wait) {
+  for (int wait = 0; wait < 2'000 && now.heap_live_bytes > now.heap_goal_bytes + kMiB; ++wait) {
     pause_us(5'000);
     now = gc::stats();
   }
   INFO("live " << now.heap_live_bytes << " marked " << now.heap_marked_bytes);
-  CHECK(now.heap_live_bytes <= now.heap_marked_bytes + kMiB);
-  for (int wait = 0; wait < 2'000 && now.heap_mapped_bytes > now.heap_goal_bytes * 5 / 4; ++wait) {
+  // The thread may have allocated up to the goal since.
+  CHECK(now.heap_live_bytes <= now.heap_goal_bytes + kMiB);
+  for (int wait = 0; wait < 2'000 && now.heap_mapped_bytes > now.heap_goal_bytes * 7 / 4; ++wait) {
     pause_us(5'000);
     now = gc::stats();
   }
-  CHECK(now.heap_mapped_bytes <= now.heap_goal_bytes * 5 / 4);
+  CHECK(now.heap_mapped_bytes <= now.heap_goal_bytes * 7 / 4);
 }
 
 TEST_CASE("what a cycle has left is swept in the background, and memory follows the heap down",

@@ -34,7 +34,7 @@ struct Tree {
 // References that only trace() knows.
 struct Bag {
   std::array<gc::ptr<Node>, 5> nodes;
-  std::uint32_t used = 0;
+  std::atomic<std::uint32_t> used = 0;  // trace() runs beside the program
   void trace(gc::tracer& t) const noexcept {
     for (std::uint32_t i = 0; i < used; ++i) t(nodes[i]);
   }

@@ -42,8 +42,8 @@ class thread_scope {
 };
 
 // Runs fn() while this thread need not be stopped: for calls that wait (locks, condition variables, sockets, sleep). fn
-// touches no managed memory; managed pointers in the frames above stay alive. Other threads may read such a frame's pointers
-// and write into it; who takes one out of it stores it in a gc::ptr or gc::root first. Returns what fn returns; exceptions and
+// touches no managed memory; managed pointers in the frames above stay alive. Other threads may read the
+// pointers in such a frame and add some; only its own thread takes one out. Returns what fn returns; exceptions and
 // cancellation pass through. Costs two atomic stores; on return it waits while the world is stopped, and when a cycle marks and
 // has not looked at this stack yet, looks at it itself (0.1 ms per MB).
 template <class F>
