@@ -7,6 +7,7 @@
 #include "alloc/base/check.h"
 #include "alloc/base/os.h"
 #include "gc/heap.h"
+#include "gc/library_thread.h"
 #include "roots/registers.h"
 
 namespace tricolor::impl {
@@ -71,6 +72,8 @@ void prepare_as_blocked(void* top, void* argument) {
 }
 
 void prepare() {
+  // A handler of the host's for a crash inside a cycle: this thread, or one that waits for it, holds what would be waited for.
+  if (host_is_kept_out()) return;
   Preparation preparation{nullptr, current_mutator()};
   Mutator* const mutator = preparation.mutator;
   if (mutator != nullptr) {

@@ -32,7 +32,8 @@
 // first collection: the C library does not free that lock in a child, and listing segments takes it.
 //
 // A child that was made without these handlers (vfork, posix_spawn, _Fork, a bare clone), or by a signal handler that
-// interrupted the library itself on its thread, may do what such children may: exec or _exit.
+// interrupted the library itself on its thread (a crash handler on one of the library's own threads, too), may do what such
+// children may: exec or _exit.
 #pragma once
 
 namespace tricolor::impl {

@@ -21,7 +21,12 @@ class HostKeptOut {
  private:
   sigset_t x_before;
   int x_cancel_before = 0;
+  bool x_kept_out_before;
 };
+
+// Does one live on the calling thread, or is that one of the library's? What the host runs there then can only be a handler
+// for a crash. Async-signal-safe.
+bool host_is_kept_out();
 
 // Runs body(argument) on a thread of that name (at most 15 characters), with the host kept out. Nothing when the system
 // refuses. The caller joins or detaches it. Not while a thread is stopped: it allocates from malloc.

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <tricolor/gc.h>
 #include <unistd.h>
@@ -14,7 +15,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -412,6 +415,81 @@ TEST_CASE("child has handlers around fork", "[.child]") {
 TEST_CASE("the program's own handlers around fork may allocate and collect", "[process]") {
   if (skipped_under_sanitizers()) return;
   const ProgramEnd end = run_program("child has handlers around fork", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+// -------------------------------------------------------------------------------------- crash handlers
+
+namespace {
+
+std::atomic<int> crashes{0};
+std::atomic<int> good_children{0};
+
+// As crash reporters do it: the child would exec a debugger.
+void report_crash(int) {
+  const int saved_errno = errno;
+  const pid_t child = fork();
+  if (child == 0) _exit(7);
+  int status = 0;
+  while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 7) ++good_children;
+  ++crashes;
+  errno = saved_errno;
+}
+
+std::vector<int> library_threads() {
+  std::vector<int> found;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    char name[32];
+    const int id = std::stoi(task.path().filename());
+    if (tricolor::impl::os::thread_name(id, name, sizeof name).substr(0, 8) == "tricolor")
+      found.push_back(id);
+  }
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("child has a crash handler that forks", "[.child]") {
+  struct sigaction action = {};
+  action.sa_handler = report_crash;
+  REQUIRE(sigaction(SIGSEGV, &action, nullptr) == 0);
+  Lists lists(1);
+  gc::root<Node> large;
+  for (std::uint64_t i = 0; i < 150'000; ++i) large = make_node(i, large);
+  gc::collect();  // from here on the threads of the library allocate nothing
+  std::atomic<bool> end{false};
+  std::thread collector = start_thread([&] {
+    while (!end) gc::collect();
+  });
+  const std::vector<int> threads = library_threads();
+  REQUIRE(threads.size() >= 2);  // the collector and a marker
+  int sent = 0;
+  for (int round = 0; round < 50; ++round) {
+    for (const int thread : threads) {
+      // Nearly always inside a cycle. It comes when the handler of the one before has returned.
+      REQUIRE(syscall(SYS_tgkill, getpid(), thread, SIGSEGV) == 0);
+      ++sent;
+      for (int ms = 0; crashes.load() < sent; ++ms) {
+        if (ms == 10'000) _exit(kLostAfter);  // it hangs, and so would the end of this test
+        gc::blocking_call([] { usleep(1'000); });
+      }
+      lists.step();
+    }
+  }
+  end = true;
+  join(collector);
+  CHECK(good_children == sent);
+  CHECK(lists.check_all());
+}
+
+TEST_CASE("a fork by a crash handler on a thread of the library goes through", "[process]") {
+  if (skipped_under_sanitizers()) return;
+  Variables variables = kForkingChild;
+  variables.emplace_back("TRICOLOR_DEBUG", "workers=2");
+  const ProgramEnd end = run_program("child has a crash handler that forks", variables);
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
