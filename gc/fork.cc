@@ -114,6 +114,7 @@ void finish_in_parent() {
 void finish_in_child() {
   if (!prepared) return;
   prepared = false;
+  forget_cpus_at_load();
   Mutator* const survivor = current_mutator();
   if (Heap* const heap = Heap::existing(); heap != nullptr) {
     check(heap->cycle().sweeper().nobody_sweeps(), "fork.quiet");

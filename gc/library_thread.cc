@@ -5,11 +5,21 @@
 #include <memory>
 #include <new>
 
+#include "alloc/base/os.h"
+
 namespace tricolor::impl {
 
 namespace {
 
 [[gnu::tls_model("initial-exec")]] constinit thread_local bool kept_out = false;
+
+// Written when the library is loaded, and in a forked child before it has any of our threads.
+os::Cpus cpus_at_load;
+
+// The main thread's id is the process's.
+os::Cpus cpus_of_process() { return os::cpus_of(os::process_id()); }
+
+[[gnu::constructor(101)]] void remember_cpus_at_load() { cpus_at_load = cpus_of_process(); }
 
 }  // namespace
 
@@ -33,14 +43,18 @@ HostKeptOut::~HostKeptOut() {
 
 bool host_is_kept_out() { return kept_out; }
 
+void forget_cpus_at_load() { cpus_at_load = {}; }
+
 std::optional<pthread_t> start_library_thread(const char* name, void (*body)(void*),
                                               void* argument) {
   struct Start {
     const char* name;
     void (*body)(void*);
     void* argument;
+    os::Cpus cpus;
   };
-  std::unique_ptr<Start> start(new (std::nothrow) Start{name, body, argument});
+  std::unique_ptr<Start> start(new (std::nothrow) Start{
+      name, body, argument, cpus_at_load.bytes != 0 ? cpus_at_load : cpus_of_process()});
   if (start == nullptr) return std::nullopt;
   const HostKeptOut inherited;  // the thread begins with this mask
   pthread_t thread;
@@ -48,7 +62,9 @@ std::optional<pthread_t> start_library_thread(const char* name, void (*body)(voi
       &thread, nullptr,
       [](void* data) -> void* {
         kept_out = true;
+
         const std::unique_ptr<Start> mine(static_cast<Start*>(data));
+        os::set_cpus(mine->cpus);
         pthread_setname_np(pthread_self(), mine->name);
         mine->body(mine->argument);
         return nullptr;

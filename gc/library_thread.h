@@ -28,9 +28,15 @@ class HostKeptOut {
 // for a crash. Async-signal-safe.
 bool host_is_kept_out();
 
-// Runs body(argument) on a thread of that name (at most 15 characters), with the host kept out. Nothing when the system
+// Runs body(argument) on a thread of that name (at most 15 characters), with the host kept out and on the process's CPUs: those of
+// the main thread when the library was loaded. The caller may be pinned to one of them, and so may the main thread by now; the
+// collector's threads then are not. Nothing when the system
 // refuses. The caller joins or detaches it. Not while a thread is stopped: it allocates from malloc.
 std::optional<pthread_t> start_library_thread(const char* name, void (*body)(void*),
                                               void* argument);
+
+// In a forked child: a process's CPUs are from now on those of its main thread when it starts a thread of the library. (Servers
+// give each of their processes a CPU.)
+void forget_cpus_at_load();
 
 }  // namespace tricolor::impl

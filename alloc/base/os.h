@@ -12,6 +12,7 @@
 // On Linux the step from Prepared to Ready is the page fault; the page heap does the counting.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -46,8 +47,17 @@ std::uint64_t now_ns();
 std::uint64_t thread_cpu_ns();
 std::uint64_t process_cpu_ns();
 
-// CPUs this process may run on (affinity mask), at least 1.
+// CPUs the calling thread may run on (affinity mask), at least 1.
 unsigned cpu_count();
+
+// CPUs that a thread may run on, as the kernel writes them. Empty when it does not tell.
+struct Cpus {
+  std::array<unsigned long, 8192 / (8 * sizeof(unsigned long))> words = {};
+  std::size_t bytes = 0;
+};
+Cpus cpus_of(std::int32_t thread);
+// For the calling thread; best effort.
+void set_cpus(const Cpus& cpus);
 
 // The kernel's id of the calling thread.
 std::int32_t thread_id();

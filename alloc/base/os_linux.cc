@@ -189,14 +189,24 @@ std::uint64_t thread_cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 std::uint64_t process_cpu_ns() { return clock_ns(CLOCK_PROCESS_CPUTIME_ID); }
 
 unsigned cpu_count() {
+  unsigned cpus = 0;
+  for (const unsigned long word : cpus_of(0).words)
+    cpus += static_cast<unsigned>(std::popcount(word));
+  return std::max(cpus, 1U);
+}
+
+Cpus cpus_of(std::int32_t thread) {
   const KeepErrno keep;
   // The raw call: it returns how many bytes the kernel wrote, and knows no CPU_SETSIZE.
-  std::array<unsigned long, 8192 / (8 * sizeof(unsigned long))> mask = {};
-  const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask.data());
-  if (bytes <= 0) return 1;
-  unsigned cpus = 0;
-  for (const unsigned long word : mask) cpus += static_cast<unsigned>(std::popcount(word));
-  return std::max(cpus, 1U);
+  Cpus cpus;
+  const long bytes = syscall(SYS_sched_getaffinity, thread, sizeof cpus.words, cpus.words.data());
+  cpus.bytes = bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
+  return cpus;
+}
+
+void set_cpus(const Cpus& cpus) {
+  const KeepErrno keep;
+  if (cpus.bytes != 0) (void)syscall(SYS_sched_setaffinity, 0, cpus.bytes, cpus.words.data());
 }
 
 void kill_process_after(unsigned seconds) {

@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/time.h>
 #include <tricolor/gc.h>
@@ -12,7 +13,9 @@
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -585,4 +588,98 @@ TEST_CASE("a pointer store to an object is a poll") {
   for (int i = 0; i < 20; ++i) gc::collect();
   raise(step, 1);
   join(thread);
+}
+
+// ------------------------------------------------------------------------------------------- CPUs
+
+namespace {
+
+// Of the threads of the library, how many may use exactly these CPUs, and how many may not.
+struct LibraryThreads {
+  int with = 0;
+  int without = 0;
+
+  explicit LibraryThreads(const cpu_set_t& cpus) {
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+      char name[32];
+      cpu_set_t its;
+      const int id = std::stoi(task.path().filename());
+      if (tricolor::impl::os::thread_name(id, name, sizeof name).substr(0, 8) != "tricolor")
+        continue;
+      if (sched_getaffinity(id, sizeof its, &its) != 0) continue;
+      ++(CPU_EQUAL(&its, &cpus) ? with : without);
+    }
+  }
+};
+
+// Pins the calling thread to one of the CPUs.
+cpu_set_t pin_to_one_of(const cpu_set_t& cpus) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++cpu) {
+    if (CPU_ISSET(cpu, &cpus)) CPU_SET(cpu, &one);
+  }
+  REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
+  return one;
+}
+
+}  // namespace
+
+TEST_CASE("child makes the first cycle on a pinned thread", "[.child]") {
+  cpu_set_t all;
+  REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+  if (CPU_COUNT(&all) < 2) {
+    WARN("skipped: one CPU");
+    return;
+  }
+  std::thread pinned([&] {
+    pin_to_one_of(all);
+    make_node(1);
+    gc::collect();
+  });
+  pinned.join();
+  const LibraryThreads threads(all);
+  CHECK(threads.with >= 1);
+  CHECK(threads.without == 0);
+}
+
+TEST_CASE("child makes the first cycle on the main thread after pinning it", "[.child]") {
+  cpu_set_t all;
+  REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+  pin_to_one_of(all);
+  gc::collect();
+  const LibraryThreads threads(all);
+  CHECK(threads.with >= 1);
+  CHECK(threads.without == 0);
+}
+
+TEST_CASE("child forks a process that is pinned", "[.child]") {
+  // A server that gives each of its processes a CPU: the collector stays there.
+  make_node(1);
+  gc::collect();
+  const pid_t child = fork();
+  if (child == 0) {
+    cpu_set_t all;
+    if (sched_getaffinity(0, sizeof all, &all) != 0) _exit(2);
+    const cpu_set_t one = pin_to_one_of(all);
+    gc::collect();
+    const LibraryThreads threads(one);
+    _exit(threads.with >= 1 && threads.without == 0 ? 0 : 1);
+  }
+  int status = 0;
+  gc::blocking_call([&] { return waitpid(child, &status, 0); });
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+
+TEST_CASE("the collector may use the process's CPUs, whichever thread is pinned where",
+          "[process]") {
+  const char* const test =
+      GENERATE("child makes the first cycle on a pinned thread",
+               "child makes the first cycle on the main thread after pinning it",
+               "child forks a process that is pinned");
+  if (kShadowMemory && std::string(test) == "child forks a process that is pinned") return;
+  const ProgramEnd end = run_program(test, {{"TRICOLOR_DEBUG", "workers=2"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
 }
