@@ -470,6 +470,10 @@ Cycle::Request Cycle::ask_for(Reason reason) {
 // x_run is held: what the cycle has found becomes everybody's.
 void Cycle::give_out_pins() {
   const Guard guard(x_lock);
+  if (std::exchange(x_pin_failed, false)) {
+    // It was closed before it was pinned; another one may be in its place by now.
+    for (Segment& segment : x_segments) segment.held_roots = false;
+  }
   while (x_to_pin_count != 0 && x_pins_count < x_pins.size())
     x_pins[x_pins_count++] = x_to_pin[--x_to_pin_count];
 }
@@ -483,8 +487,9 @@ void Cycle::pin_libraries() {
       if (x_pins_count == 0) return;
       in_library = x_pins[x_pins_count - 1];
     }
-    x_heap.handshake().pin_library_of(in_library);
+    const bool pinned = x_heap.handshake().pin_library_of(in_library);
     const Guard guard(x_lock);
+    x_pin_failed |= !pinned;
     const auto end = x_pins.begin() + static_cast<std::ptrdiff_t>(x_pins_count);
     if (const auto at = std::find(x_pins.begin(), end, in_library); at != end) {
       *at = x_pins[--x_pins_count];

@@ -25,9 +25,12 @@
 // asked for when the heap reaches its trigger, in time to be done when it reaches its goal; threads that find it at its goal
 // wait for the cycle that is running. While waiting they do not run, so the stops cost them nothing.
 //
-// Libraries in which a cycle has found roots are pinned after it, when nobody waits for the cycle any more: that takes the
-// loader's lock, and who holds it may be the constructor of a library and wait for a cycle. gc::collect() does it before it
-// returns, for other cycles a thread that ends when it is done.
+// A cycle asks the loader for nothing (roots/loader.h): who waits for the cycle may hold a lock of the loader's, in a library's
+// constructor or a callback of dl_iterate_phdr. Libraries in which it has found roots are pinned after it, when nobody waits
+// for it any more, since that takes the lock that constructors hold. gc::collect() does it before it returns, for other cycles
+// a thread that ends when it is done. One case is left: gc::collect(), or the first object of a library's type, inside a callback of
+// dl_iterate_phdr that has to pin waits for a thread that is inside dlopen, which waits for the callback. (The same holds for
+// a first cycle there, which starts threads, beside a dlclose.)
 //
 // Every cycle runs on the collector's own thread, which starts with the first one. It also sweeps what is left when nothing
 // is asked for, and runs a cycle when there has been none for two minutes (Go's runtime/proc.go, forcegcperiod). When the
@@ -188,6 +191,7 @@ class Cycle {
   std::array<const void*, 64> x_pins = {};
   std::size_t x_pins_count = 0;
   bool x_has_pin_thread = false;  // guarded by x_lock
+  bool x_pin_failed = false;      // guarded by x_lock
 
   // Published numbers: written by the collector at the end of a cycle, read by stats().
   struct Published {

@@ -17,6 +17,9 @@ namespace {
 // prepare() has done its work on this thread, and its end is to undo it.
 [[gnu::tls_model("initial-exec")]] constinit thread_local bool prepared = false;
 
+// Written in the child while it has one thread.
+bool in_child = false;
+
 // In the order of their ranks. What they are for stands at [fork.quiet].
 void take_locks(Heap& heap, const Mutator* forking) {
   heap.cycle().lock_for_fork();
@@ -114,6 +117,7 @@ void finish_in_parent() {
 void finish_in_child() {
   if (!prepared) return;
   prepared = false;
+  in_child = true;
   forget_cpus_at_load();
   Mutator* const survivor = current_mutator();
   if (Heap* const heap = Heap::existing(); heap != nullptr) {
@@ -139,6 +143,8 @@ bool install_fork_handlers() {
   installed.store(true, std::memory_order_relaxed);
   return true;
 }
+
+bool is_forked_child() { return in_child; }
 
 void Mutator::wait_for_fork() {
   do {

@@ -28,8 +28,9 @@
 // concurrent, prepare must not wait for the mark: it will wait for phase changes only, and the child abandon the mark (drop
 // queues, clear mark bits, disarm the barriers of the one mutator left).
 //
-// A child made while another thread of the program was inside the loader (dlopen, dlclose, dl_iterate_phdr) may hang at its
-// first collection: the C library does not free that lock in a child, and listing segments takes it.
+// The C library does not free the lock of dl_iterate_phdr in a child: if another thread was inside that (or about to link or
+// unlink a library in dlopen or dlclose), whoever takes it in the child waits for ever. The library does not take it there
+// (roots/loader.h). The program itself can then neither open nor close a library, nor call dl_iterate_phdr.
 //
 // A child that was made without these handlers (vfork, posix_spawn, _Fork, a bare clone), or by a signal handler that
 // interrupted the library itself on its thread (a crash handler on one of the library's own threads, too), may do what such
@@ -41,5 +42,8 @@ namespace tricolor::impl {
 // Registers the handlers, once. Called when the library is loaded, and again when the heap is made; false when memory is
 // refused.
 bool install_fork_handlers();
+
+// Has this process been made by a fork, since the library was loaded?
+bool is_forked_child();
 
 }  // namespace tricolor::impl

@@ -10,6 +10,7 @@
 #include "alloc/base/os.h"
 #include "alloc/base/perturb.h"
 #include "alloc/base/sanitizer.h"
+#include "gc/fork.h"
 #include "gc/heap.h"
 #include "roots/libraries.h"
 #include "roots/registers.h"
@@ -67,20 +68,18 @@ bool Handshake::create(int signal, std::uint64_t warn_after_ns) {
   return sigaction(x_signal, &action, nullptr) == 0;
 }
 
-// The C library does not free the loader's lock in a forked child, so no fork may come while we hold it.
+// The C library does not free the loader's lock in a forked child, so no fork may come while we hold it: we can do without it
+// there, but the program may want to open a library.
 bool Handshake::list_tls(Mutator& mutator) {
   const Guard guard(x_attaching);
-  return mutator.tls.list(x_heap.allocator().metadata);
+  return mutator.tls.list(x_heap.allocator().metadata,
+                          is_forked_child() ? LoaderLock::may_be_lost : LoaderLock::whole);
 }
 
-// The same for the walk in here.
-void Handshake::pin_library_of(const void* address) {
+bool Handshake::pin_library_of(const void* address) {
   LibraryName name;
-  {
-    const Guard guard(x_attaching);
-    find_library_of(address, name);
-  }
-  pin_library(name);
+  find_library_of(address, name);
+  return pin_library(name);
 }
 
 Mutator* Handshake::attach() {

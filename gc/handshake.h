@@ -130,8 +130,9 @@ class Handshake {
   void forget_others(Mutator* survivor);
   void unlock_after_fork();
 
-  // Pins the library that `address` lies in [library.pinned]. The caller is no running mutator and holds no lock of ours.
-  void pin_library_of(const void* address);
+  // Pins the library that `address` lies in [library.pinned]; false when it lies in none (any more). The caller is no running
+  // mutator and holds no lock of ours.
+  bool pin_library_of(const void* address);
 
   // The mutator's side. park: at a poll or on the way out of a unit or critical section.
   void park(Mutator& mutator);

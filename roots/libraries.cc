@@ -1,27 +1,22 @@
 #include "roots/libraries.h"
 
 #include <dlfcn.h>
-#include <elf.h>
-#include <link.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
-#include <cstring>
+
+#include "alloc/base/os.h"
+#include "roots/loader.h"
 
 namespace tricolor::impl {
 
 namespace {
 
-struct Search {
-  std::uintptr_t address;
-  LibraryName& name;
-  bool is_program = true;  // the program itself comes first
-};
-
-bool contains(const dl_phdr_info& info, std::uintptr_t address) {
-  for (int i = 0; i < info.dlpi_phnum; ++i) {
-    const ElfW(Phdr)& header = info.dlpi_phdr[i];
-    if (header.p_type == PT_LOAD && address - (info.dlpi_addr + header.p_vaddr) < header.p_memsz)
+bool contains(const LoaderWalk& module, std::uintptr_t address) {
+  for (const ElfW(Phdr) & header : module.headers()) {
+    if (header.p_type == PT_LOAD &&
+        address - (module.load_address() + header.p_vaddr) < header.p_memsz)
       return true;
   }
   return false;
@@ -31,26 +26,24 @@ bool contains(const dl_phdr_info& info, std::uintptr_t address) {
 
 void find_library_of(const void* address, LibraryName& name) {
   name[0] = '\0';
-  Search search{reinterpret_cast<std::uintptr_t>(address), name};
-  dl_iterate_phdr(
-      [](dl_phdr_info* info, std::size_t, void* data) {
-        Search& s = *static_cast<Search*>(data);
-        const bool here = contains(*info, s.address);
-        if (here && !s.is_program && std::strlen(info->dlpi_name) < s.name.size())
-          std::strcpy(s.name.data(), info->dlpi_name);
-        s.is_program = false;
-        return here ? 1 : 0;
-      },
-      &search);
+  LoaderWalk walk;
+  do {
+    if (!walk.next()) return;
+  } while (!contains(walk, reinterpret_cast<std::uintptr_t>(address)));
+  if (walk.is_program()) return;
+  const std::size_t read = os::read_maybe_unmapped(name.data(), walk.name(), name.size());
+  const auto end = name.begin() + static_cast<std::ptrdiff_t>(read);
+  if (std::find(name.begin(), end, '\0') == end) name[0] = '\0';
 }
 
-void pin_library(const LibraryName& name) {
-  if (name[0] == '\0') return;
+bool pin_library(const LibraryName& name) {
+  if (name[0] == '\0') return false;
   const int saved_errno = errno;
   // It is open: only its mode changes. If it is being closed at this moment it is found no more.
-  if (void* const library = dlopen(name.data(), RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE))
-    dlclose(library);
+  void* const library = dlopen(name.data(), RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+  if (library != nullptr) dlclose(library);
   errno = saved_errno;
+  return library != nullptr;
 }
 
 }  // namespace tricolor::impl

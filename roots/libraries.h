@@ -16,13 +16,12 @@ namespace tricolor::impl {
 // The name that the loader knows a library by; empty for none.
 using LibraryName = std::array<char, PATH_MAX + 1>;
 
-// The library that `address` lies in; none for the program itself and for what is in no library. Walks the loader's list: not
-// while a thread is stopped, and no fork may come in between (the C library does not free that lock in the child).
+// The library that `address` lies in; none for the program itself and for what is in no library. Takes no lock.
 void find_library_of(const void* address, LibraryName& name);
 
-// Pins it. Takes the loader's other lock, which a thread holds while constructors of a library that it opens run: not while
-// a thread is stopped, not with a lock of ours held. Such a constructor that waits for the caller waits for ever. Allocates
-// from malloc; keeps errno.
-void pin_library(const LibraryName& name);
+// Pins it; false when there is none of this name. Takes the lock of the loader's that a thread holds while constructors of a
+// library that it opens run (not that of dl_iterate_phdr): not while a thread is stopped, not with a lock of ours held. Such a
+// constructor that waits for the caller waits for ever. Allocates from malloc; keeps errno.
+bool pin_library(const LibraryName& name);
 
 }  // namespace tricolor::impl

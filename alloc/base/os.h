@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace tricolor::impl::os {
@@ -107,7 +108,29 @@ bool send_signal(std::int32_t thread, int number);
 std::string_view thread_name(std::int32_t thread, char* out, std::size_t capacity);
 bool thread_blocks_signal(std::int32_t thread, int number);
 
+// The program headers that the kernel gave the program.
+struct ProgramHeaders {
+  const void* begin;
+  std::size_t count;
+};
+ProgramHeaders program_headers();
+
+// Where the loader put the program or library that `p` lies in, end included. Does not take the loader's locks. Null when
+// there is none, or a C library that does not tell.
+struct LoadedRange {
+  const char* begin;
+  const char* end;
+};
+LoadedRange loaded_range_of(const void* p);
+
 // Copies `bytes` from `from`, which may be unmapped, to `to`. Returns the number of bytes that could be read.
 std::size_t read_maybe_unmapped(void* to, const void* from, std::size_t bytes);
+
+// Copies at most 32 such pieces, one after the other, to `to`, in one go. False unless all could be read.
+struct Piece {
+  const void* from;
+  std::size_t bytes;
+};
+bool read_pieces_maybe_unmapped(void* to, std::span<const Piece> pieces);
 
 }  // namespace tricolor::impl::os

@@ -1,5 +1,5 @@
-// os.h on Linux. The only file with system calls (log.cc has its write); platform conditionals
-// would be here too, but so far none is needed.
+// os.h on Linux. The only file with system calls (log.cc has its write) and, with sanitizer.h, with
+// platform conditionals.
 //
 // Everything here is a thin wrapper over one system call, keeps errno and takes no lock, so it may
 // run in a signal handler and while other threads are stopped anywhere.
@@ -7,6 +7,7 @@
 // Invariant [os.arguments]: alignments are powers of two, ranges are whole kernel pages.
 #include "alloc/base/os.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -332,6 +333,20 @@ bool thread_started_after(std::int32_t thread, std::uint64_t boot_clock_ns) {
   return ticks * kTickNs > boot_clock_ns;
 }
 
+ProgramHeaders program_headers() { return {pointer_to(getauxval(AT_PHDR)), getauxval(AT_PHNUM)}; }
+
+LoadedRange loaded_range_of(const void* p) {
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
+  dl_find_object found = {};
+  if (_dl_find_object(const_cast<void*>(p), &found) == 0)
+    return {static_cast<const char*>(found.dlfo_map_start),
+            static_cast<const char*>(found.dlfo_map_end)};
+#else
+  (void)p;
+#endif
+  return {nullptr, nullptr};
+}
+
 std::size_t read_maybe_unmapped(void* to, const void* from, std::size_t bytes) {
   const KeepErrno keep;
   char* const out = static_cast<char*>(to);
@@ -360,6 +375,27 @@ std::size_t read_maybe_unmapped(void* to, const void* from, std::size_t bytes) {
     if (static_cast<std::size_t>(n) < length) return done;
   }
   return done;
+}
+
+bool read_pieces_maybe_unmapped(void* to, std::span<const Piece> pieces) {
+  const KeepErrno keep;
+  std::array<iovec, 32> from;
+  dcheck(pieces.size() <= from.size(), "os.arguments", {pieces.size()});
+  std::size_t length = 0;
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    from[i] = {const_cast<void*>(pieces[i].from), pieces[i].bytes};
+    length += pieces[i].bytes;
+  }
+  const iovec target = {to, length};
+  const long n =
+      syscall(SYS_process_vm_readv, getpid(), &target, 1UL, from.data(), pieces.size(), 0UL);
+  if (n >= 0 || errno == EFAULT) return n == static_cast<long>(length);
+  char* out = static_cast<char*>(to);
+  for (const Piece& piece : pieces) {
+    if (read_through_proc(out, address_of(piece.from), piece.bytes) != piece.bytes) return false;
+    out += piece.bytes;
+  }
+  return true;
 }
 
 }  // namespace tricolor::impl::os

@@ -2,6 +2,8 @@
 // children collects.
 #include "gc/fork.h"
 
+#include <dlfcn.h>
+#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -336,6 +338,113 @@ TEST_CASE("a fork inside gc::critical is told so", "[process]") {
   INFO(end.output);
   CHECK((end.exit_code != 0 || end.signal != 0));
   CHECK(has_line(end.output, "fork() inside gc::critical"));
+}
+
+// ---------------------------------------------------------------------------------- the loader's lock
+
+namespace {
+
+// A thread inside the loader's lock while this lives. It is not attached.
+class InsideLoader {
+ public:
+  InsideLoader()
+      : x_thread([this] {
+          dl_iterate_phdr(
+              [](dl_phdr_info*, std::size_t, void* self) {
+                InsideLoader& inside = *static_cast<InsideLoader*>(self);
+                raise(inside.x_step, 1);
+                inside.x_step.wait(1);
+                return 1;
+              },
+              this);
+        }) {
+    wait_until(x_step, 1);
+  }
+  InsideLoader(const InsideLoader&) = delete;
+  InsideLoader& operator=(const InsideLoader&) = delete;
+  ~InsideLoader() {
+    raise(x_step, 2);
+    join(x_thread);
+  }
+
+ private:
+  std::atomic<int> x_step{0};
+  std::thread x_thread;
+};
+
+thread_local gc::ptr<Node> of_thread;
+
+// Everything that asks for libraries: listing them, attaching, pinning. The library `roots` was opened after the last cycle,
+// as was `types`, of whose types there is no object yet.
+Fault use_libraries(void** slot, void* types) {
+  gc::collect();
+  if (!intact(static_cast<Node*>(*slot), 5)) return kLostBefore;
+  auto* const list = reinterpret_cast<void* (*)(std::uint64_t)>(dlsym(types, "module_list"));
+  auto* const sum = reinterpret_cast<std::uint64_t (*)(void*)>(dlsym(types, "module_sum"));
+  gc::root<void> of_library = list(10);
+  Fault fault = kNone;
+  on_thread([&] {
+    of_thread = make_node(6);
+    scrub_stack();
+    for (int i = 0; i < 3; ++i) {
+      collect();
+      make_node(7);
+    }
+    if (!intact(of_thread, 6)) fault = kLostAfter;
+  });
+  dlclose(types);
+  gc::collect();
+  if (sum(of_library) != 55) return kLostAfter;
+  return fault;
+}
+
+}  // namespace
+
+TEST_CASE("child forks while a thread is inside the loader", "[.child]") {
+  Lists lists(1);
+  for (int i = 0; i < 5; ++i) lists.step();
+  gc::collect();
+  void* const roots =
+      dlopen(beside_this_program("libgc_module_roots.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+  void* const types = dlopen(beside_this_program("libgc_module.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+  REQUIRE(roots != nullptr);
+  REQUIRE(types != nullptr);
+  void** const slot = reinterpret_cast<void** (*)()>(dlsym(roots, "module_bss"))();
+  on_thread([&] { *slot = make_node(5); });
+  for (int round = 0; round < 4; ++round) {
+    pid_t child = -1;
+    {
+      const InsideLoader inside;
+      child = fork();
+      if (child == 0) {
+        const Fault fault = use_libraries(slot, types);
+        _exit(fault != kNone ? fault : live_on(&lists, true, 1));
+      }
+    }
+    CHECK(wait_for(child) == kNone);
+    CHECK(lists.step());
+  }
+}
+
+TEST_CASE("child forks inside the loader before it has a heap", "[.child]") {
+  const auto fork_inside = [](dl_phdr_info*, std::size_t, void* child) {
+    *static_cast<pid_t*>(child) = fork();
+    return 1;
+  };
+  pid_t child = -1;
+  dl_iterate_phdr(fork_inside, &child);
+  if (child == 0) _exit(live_on(nullptr, true, 1));
+  CHECK(wait_for(child) == kNone);
+}
+
+TEST_CASE("a child that inherits the loader's lock from a thread it does not have collects",
+          "[process]") {
+  if (skipped_under_sanitizers()) return;
+  const ProgramEnd end = run_program(GENERATE("child forks while a thread is inside the loader",
+                                              "child forks inside the loader before it has a heap"),
+                                     kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
 }
 
 // ---------------------------------------------------------------------------------------- exit

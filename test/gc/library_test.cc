@@ -3,6 +3,7 @@
 #include "roots/libraries.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <tricolor/gc.h>
 #include <unistd.h>
 
@@ -273,4 +274,74 @@ TEST_CASE("libraries are pinned while constructors of others allocate and collec
   const ProgramEnd end = run_program("child has a constructor that waits for cycles");
   INFO(end.output);
   CHECK(end.exit_code == 0);
+}
+
+namespace {
+
+// Runs fn in a callback of the loader's, under its lock.
+template <class F>
+void inside_loader(F fn) {
+  dl_iterate_phdr(
+      [](dl_phdr_info*, std::size_t, void* f) {
+        (*static_cast<F*>(f))();
+        return 1;
+      },
+      &fn);
+}
+
+}  // namespace
+
+TEST_CASE("child collects inside a callback of the loader", "[.child]") {
+  tricolor::impl::os::kill_process_after(120);  // if it hangs
+  gc::set_min_heap(0);
+  gc::collect();
+  void* const library =
+      dlopen(beside_this_program("libgc_module_roots.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+  REQUIRE(library != nullptr);
+  void** const slot = reinterpret_cast<void** (*)()>(dlsym(library, "module_bss"))();
+  inside_loader([&] {  // the list of segments is outdated
+    *slot = make_node(1);
+    for (int i = 0; i < 10; ++i) collect();
+    const std::uint64_t cycles = gc::stats().cycles_total;
+    while (gc::stats().cycles_total < cycles + 3) gc::make_array<char>(10'000);
+  });
+  CHECK(intact(static_cast<Node*>(*slot), 1));
+}
+
+TEST_CASE("child collects inside callbacks of the loader beside others", "[.child]") {
+  // Cycles that others have asked for, threads that attach meanwhile and wait for the loader.
+  tricolor::impl::os::kill_process_after(120);
+  const Copies copies("libgc_module_roots.so", kCopies);
+  std::atomic<bool> end{false};
+  std::thread attaching = start_thread([&] {
+    while (!end) on_thread([] { make_node(1); });
+  });
+  {
+    const Collector collector;
+    for (int i = 0; i < kCopies; ++i) {
+      void* const library =
+          gc::blocking_call([&] { return dlopen(copies.path(i).c_str(), RTLD_NOW | RTLD_LOCAL); });
+      REQUIRE(library != nullptr);
+      for (int k = 0; k < 5; ++k) {
+        inside_loader([] {
+          Node* const node = make_node(3);
+          gc::collect();
+          if (!intact(node, 3)) std::abort();
+        });
+      }
+      if (i % 2 == 0) gc::blocking_call([&] { dlclose(library); });
+    }
+    end = true;
+    join(attaching);
+  }
+}
+
+TEST_CASE("a collection inside a callback of dl_iterate_phdr does not wait for the loader",
+          "[process]") {
+  const ProgramEnd end =
+      run_program(GENERATE("child collects inside a callback of the loader",
+                           "child collects inside callbacks of the loader beside others"));
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+  CHECK(end.signal == 0);
 }

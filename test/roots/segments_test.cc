@@ -1,16 +1,23 @@
 #include "roots/segments.h"
 
 #include <dlfcn.h>
+#include <elf.h>
+#include <link.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <catch2/catch.hpp>
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
 
+using tricolor::impl::LoaderLock;
 using tricolor::impl::Metadata;
 using tricolor::impl::Segment;
 using tricolor::impl::SegmentList;
@@ -155,17 +162,120 @@ TEST_CASE("a library that goes while another one comes leaves no stale segment")
   REQUIRE(dlclose(library) == 0);
 }
 
+namespace {
+
+const link_map* record_of(void* library) {
+  const link_map* record = nullptr;
+  REQUIRE(dlinfo(library, RTLD_DI_LINKMAP, &record) == 0);
+  return record;
+}
+
+const void* bss_of(void* library) {
+  return reinterpret_cast<void* (*)()>(dlsym(library, "module_bss"))();
+}
+
+}  // namespace
+
+TEST_CASE("a library is seen whose record lies where that of a closed one was") {
+  Metadata metadata;
+  SegmentList list(metadata);
+  std::vector<std::pair<void*, std::size_t>> taken;
+  constexpr std::size_t kPage = 4096;
+  int met = 0;
+  for (int i = 0; i < 50 && met < 5; ++i) {
+    void* library = dlopen(module_path().c_str(), RTLD_NOW | RTLD_LOCAL);
+    REQUIRE(library != nullptr);
+    const link_map* const record = record_of(library);
+    const std::uintptr_t address = record->l_addr;
+    const std::size_t bytes =
+        (reinterpret_cast<std::uintptr_t>(bss_of(library)) - address) / kPage * kPage + kPage;
+    REQUIRE(list.update());
+    CHECK_FALSE(list.may_be_outdated());
+    REQUIRE(dlclose(library) == 0);
+    // Its place is taken, so that it comes to another one.
+    void* const place = mmap(reinterpret_cast<void*>(address), bytes, PROT_NONE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    REQUIRE(place != MAP_FAILED);
+    taken.emplace_back(place, bytes);
+    library = dlopen(module_path().c_str(), RTLD_NOW | RTLD_LOCAL);
+    REQUIRE(library != nullptr);
+    REQUIRE(record_of(library)->l_addr != address);
+    met += record_of(library) == record;
+    CHECK(list.may_be_outdated());
+    REQUIRE(list.update());
+    CHECK(segment_of(list, bss_of(library)) != nullptr);
+    REQUIRE(dlclose(library) == 0);
+  }
+  CHECK(met == 5);
+  for (const auto& [place, bytes] : taken) munmap(place, bytes);
+}
+
+namespace {
+
+// Makes the library's .bss longer, as if it had been compiled anew.
+void grow_bss(const std::string& path, std::size_t bytes) {
+  std::ifstream in(path, std::ios::binary);
+  std::string file(std::istreambuf_iterator<char>(in), {});
+  ElfW(Ehdr) header;
+  std::copy_n(file.data(), sizeof header, reinterpret_cast<char*>(&header));
+  for (int i = 0; i < header.e_phnum; ++i) {
+    char* const at =
+        file.data() + header.e_phoff + static_cast<std::size_t>(i) * sizeof(ElfW(Phdr));
+    ElfW(Phdr) segment;
+    std::copy_n(at, sizeof segment, reinterpret_cast<char*>(&segment));
+    if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) == 0) continue;
+    segment.p_memsz += bytes;
+    std::copy_n(reinterpret_cast<const char*>(&segment), sizeof segment, at);
+  }
+  std::ofstream(path, std::ios::binary) << file;
+}
+
+}  // namespace
+
+TEST_CASE("a library is seen that was closed, changed and opened again under its name") {
+  // The loader's record says nothing new: same place in memory, name, load address, dynamic section.
+  const std::string path =
+      std::filesystem::temp_directory_path() / ("tricolor-" + std::to_string(getpid()) + ".so");
+  Metadata metadata;
+  SegmentList list(metadata);
+  int met = 0;
+  for (int i = 0; i < 50 && met < 5; ++i) {
+    std::filesystem::copy_file(module_path(), path,
+                               std::filesystem::copy_options::overwrite_existing);
+    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    REQUIRE(library != nullptr);
+    REQUIRE(list.update());
+    const link_map* const record = record_of(library);
+    const link_map before = *record;
+    const char* const end = segment_of(list, bss_of(library))->end;
+    REQUIRE(dlclose(library) == 0);
+    grow_bss(path, 800);  // within the page
+    library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    REQUIRE(library != nullptr);
+    const link_map& after = *record_of(library);
+    met += &after == record && after.l_addr == before.l_addr && after.l_ld == before.l_ld &&
+           after.l_prev == before.l_prev;
+    CHECK(list.may_be_outdated());
+    REQUIRE(list.update());
+    CHECK(segment_of(list, end + 700) != nullptr);
+    REQUIRE(dlclose(library) == 0);
+  }
+  CHECK(met == 5);
+  std::filesystem::remove(path);
+}
+
 TEST_CASE("a thread's blocks hold its thread_locals and nobody else's") {
   Metadata metadata;
+  const LoaderLock lock = GENERATE(LoaderLock::whole, LoaderLock::may_be_lost);
   TlsBlocks mine;
-  REQUIRE(mine.list(metadata));
+  REQUIRE(mine.list(metadata, lock));
   CHECK(contains(mine, &in_tls));
   CHECK(contains(mine, &in_tls_data));
   CHECK_FALSE(contains(mine, &in_data));
 
   std::thread([&] {
     TlsBlocks theirs;
-    REQUIRE(theirs.list(metadata));
+    REQUIRE(theirs.list(metadata, lock));
     CHECK(contains(theirs, &in_tls));
     CHECK(contains(theirs, &in_tls_data));
     CHECK_FALSE(contains(mine, &in_tls));
@@ -177,15 +287,16 @@ TEST_CASE("a thread's blocks hold its thread_locals and nobody else's") {
 
 TEST_CASE("listing a thread's blocks again finds the same, and freeing twice does no harm") {
   Metadata metadata;
+  const LoaderLock lock = GENERATE(LoaderLock::whole, LoaderLock::may_be_lost);
   TlsBlocks blocks;
-  REQUIRE(blocks.list(metadata));
+  REQUIRE(blocks.list(metadata, lock));
   const auto count = blocks.end() - blocks.begin();
-  REQUIRE(blocks.list(metadata));
+  REQUIRE(blocks.list(metadata, lock));
   CHECK(blocks.end() - blocks.begin() == count);
   CHECK(contains(blocks, &in_tls));
   blocks.free(metadata);
   blocks.free(metadata);
-  REQUIRE(blocks.list(metadata));
+  REQUIRE(blocks.list(metadata, lock));
   CHECK(contains(blocks, &in_tls));
   blocks.free(metadata);
 }

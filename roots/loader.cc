@@ -1,0 +1,142 @@
+#include "roots/loader.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "alloc/base/os.h"
+
+namespace tricolor::impl {
+
+namespace {
+
+// Written by the loader before the program begins.
+__attribute__((no_sanitize("thread"))) const link_map* first_entry() { return _r_debug.r_map; }
+
+bool read(void* to, std::uintptr_t from, std::size_t bytes) {
+  return os::read_maybe_unmapped(to, reinterpret_cast<const void*>(from), bytes) == bytes;
+}
+
+ElfW(Phdr) whole(const os::LoadedRange& range, std::uintptr_t load_address) {
+  ElfW(Phdr) header = {};
+  header.p_type = PT_LOAD;
+  header.p_flags = PF_R | PF_W;
+  header.p_vaddr = reinterpret_cast<std::uintptr_t>(range.begin) - load_address;
+  header.p_memsz = static_cast<std::size_t>(range.end - range.begin);
+  return header;
+}
+
+// FNV-1a, a word at a time.
+std::uint64_t sum_of(const void* bytes, std::size_t count) {
+  std::uint64_t sum = 0xcbf29ce484222325;
+  for (std::size_t at = 0; at + sizeof sum <= count; at += sizeof sum) {
+    std::uint64_t word;
+    std::memcpy(&word, static_cast<const char*>(bytes) + at, sizeof word);
+    sum = (sum ^ word) * 0x100000001b3;
+    sum ^= sum >> 32;
+  }
+  return sum;
+}
+
+}  // namespace
+
+bool LoaderWalk::next() {
+  if (x_entries == kMostEntries) return false;
+  x_is_program = x_entries++ == 0;
+  if (!x_is_program && x_at == nullptr) return false;  // static, so there are no others
+  x_at = x_is_program ? first_entry() : x_entry.l_next;
+  if (x_at == nullptr && !x_is_program) return false;
+  if (x_at != nullptr && os::read_maybe_unmapped(&x_entry, x_at, sizeof x_entry) != sizeof x_entry)
+    return false;
+  if (x_is_program) {
+    find_program_headers();
+  } else {
+    find_headers();
+  }
+  return true;
+}
+
+void LoaderWalk::find_program_headers() {
+  const os::ProgramHeaders headers = os::program_headers();
+  x_headers_count = std::min(headers.count, kMostHeaders);
+  std::copy_n(static_cast<const ElfW(Phdr)*>(headers.begin), x_headers_count, x_headers.begin());
+  if (x_at != nullptr) return;
+  for (const ElfW(Phdr) & header : this->headers()) {
+    if (header.p_type == PT_PHDR)
+      x_entry.l_addr = reinterpret_cast<std::uintptr_t>(headers.begin) - header.p_vaddr;
+  }
+}
+
+void LoaderWalk::find_headers() {
+  if (read_headers(x_entry.l_addr)) return;
+  const os::LoadedRange range = os::loaded_range_of(x_entry.l_ld);
+  if (range.begin == nullptr || read_headers(reinterpret_cast<std::uintptr_t>(range.begin))) return;
+  x_headers[0] = whole(range, x_entry.l_addr);
+  x_headers_count = 1;
+}
+
+// From a library's first bytes, if that is where they are: its dynamic section must lie where the loader says.
+bool LoaderWalk::read_headers(std::uintptr_t at) {
+  x_headers_count = 0;
+  x_headers_at = nullptr;
+  ElfW(Ehdr) header;
+  if (!read(&header, at, sizeof header) || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 ||
+      header.e_phentsize != sizeof(ElfW(Phdr)) || header.e_phnum > kMostHeaders ||
+      !read(x_headers.data(), at + header.e_phoff, header.e_phnum * sizeof(ElfW(Phdr)))) {
+    return false;
+  }
+  for (std::size_t i = 0; i < header.e_phnum; ++i) {
+    if (x_headers[i].p_type != PT_DYNAMIC) continue;
+    if (x_entry.l_addr + x_headers[i].p_vaddr != reinterpret_cast<std::uintptr_t>(x_entry.l_ld))
+      continue;
+    x_headers_count = header.e_phnum;
+    x_headers_at = reinterpret_cast<const void*>(at + header.e_phoff);
+    return true;
+  }
+  return false;
+}
+
+ModuleMark LoaderWalk::mark() const {
+  const bool read = x_headers_at != nullptr;
+  const std::size_t bytes = x_headers_count * sizeof(ElfW(Phdr));
+  return {x_at,         x_entry.l_addr,   x_entry.l_ld,
+          x_headers_at, read ? bytes : 0, is_program() ? 0 : sum_of(x_headers.data(), bytes)};
+}
+
+bool is_loader_list(std::span<const ModuleMark> marks) {
+  if (marks.empty() || marks.front().entry != first_entry()) return false;
+  if (first_entry() == nullptr) return true;  // a static program
+  // Many at once: a system call costs more than what it reads.
+  std::array<char, 16 << 10> bytes;
+  std::array<os::Piece, 32> pieces;
+  const auto bytes_of = [](const ModuleMark& m) { return sizeof(link_map) + m.headers_bytes; };
+  for (std::size_t begin = 0, end = 0; begin < marks.size(); begin = end) {
+    std::size_t count = 0;
+    for (std::size_t length = 0; end < marks.size(); ++end) {
+      length += bytes_of(marks[end]);
+      if (count + 2 > pieces.size() || length > bytes.size()) break;
+      pieces[count++] = {marks[end].entry, sizeof(link_map)};
+      pieces[count++] = {marks[end].headers, marks[end].headers_bytes};
+    }
+    if (!os::read_pieces_maybe_unmapped(bytes.data(), {pieces.data(), count})) return false;
+    const char* at = bytes.data();
+    for (std::size_t i = begin; i < end; at += bytes_of(marks[i]), ++i) {
+      const ModuleMark& mark = marks[i];
+      link_map entry;
+      std::memcpy(&entry, at, sizeof entry);
+      if (entry.l_addr != mark.load_address || entry.l_ld != mark.dynamic ||
+          entry.l_next != (i + 1 < marks.size() ? marks[i + 1].entry : nullptr))
+        return false;
+      if (i == 0) continue;  // the program stays
+      std::uint64_t sum = sum_of(at + sizeof entry, mark.headers_bytes);
+      if (mark.headers == nullptr) {
+        const os::LoadedRange range = os::loaded_range_of(mark.dynamic);
+        const ElfW(Phdr) header = whole(range, mark.load_address);
+        sum = sum_of(&header, range.begin != nullptr ? sizeof header : 0);
+      }
+      if (sum != mark.headers_sum) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace tricolor::impl

@@ -1,0 +1,77 @@
+// The loader's list of the program and its libraries, read without any of the loader's locks.
+//
+// dl_iterate_phdr holds a lock while it calls back. Who takes it waits for whatever such a callback of the program's waits for,
+// a collection, say. And in a forked child it waits for ever if another thread held the lock at the fork: the C library (glibc,
+// in all of its versions up to 2.43) makes its other locks free there, but not that one.
+//
+// So the list is read as debuggers read it (_r_debug), and from each library's own header where it lies; all of it through the
+// kernel, which reports memory that is gone. Other threads may change the list meanwhile. The loader links an entry, complete,
+// at the end by one store, and unlinks it by one, then frees it. A walk that stands on an entry while that is freed may go
+// astray or end early: it ends in any case, and reads nothing that is not there.
+//
+// Invariant [segments.current]: what a walk has found is complete if is_loader_list() finds the same, later, with every mutator stopped:
+//   an entry that the walk stood on while it was freed is not linked any more. Threads that are not attached may change the
+//   list even then; what they open holds no references yet.
+#pragma once
+
+#include <elf.h>
+#include <link.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace tricolor::impl {
+
+// What tells a module from any other that could be in its place. The loader's entry is not enough: it may be made where that of
+// another one was freed, and say the same of a file that was closed, compiled anew and opened again.
+struct ModuleMark {
+  const link_map* entry;
+  std::uintptr_t load_address;
+  const void* dynamic;
+  const void* headers;  // where they were read, if they were
+  std::size_t headers_bytes;
+  std::uint64_t headers_sum;
+};
+
+class LoaderWalk {
+ public:
+  // The program first, then libraries, those opened last at the end. False at the end. Async-signal-safe.
+  bool next();
+
+  // Of the one that next() has come to:
+  bool is_program() const { return x_is_program; }
+  // What is added to addresses in its file.
+  std::uintptr_t load_address() const { return x_entry.l_addr; }
+  // Empty when its memory is gone already. What lies at no known place in its own memory, as where a prelinked library's header
+  // is not mapped, has one header for all of it, which counts as writable.
+  std::span<const ElfW(Phdr)> headers() const { return {x_headers.data(), x_headers_count}; }
+  // In the loader's memory, which may be gone: to be read through the kernel.
+  const char* name() const { return x_entry.l_name; }
+  // The loader's entry; null in a static program.
+  const link_map* entry() const { return x_at; }
+  ModuleMark mark() const;
+
+ private:
+  // There is no such number of either. Bounds a walk that has gone astray.
+  static constexpr std::size_t kMostHeaders = 64;
+  static constexpr std::size_t kMostEntries = 1 << 16;
+
+  void find_program_headers();
+  void find_headers();
+  bool read_headers(std::uintptr_t header);
+
+  const link_map* x_at = nullptr;
+  link_map x_entry = {};
+  std::size_t x_entries = 0;
+  bool x_is_program = false;
+  std::array<ElfW(Phdr), kMostHeaders> x_headers;
+  std::size_t x_headers_count = 0;
+  const void* x_headers_at = nullptr;
+};
+
+// Does the loader's list consist of these modules now? Takes no lock and allocates nothing.
+bool is_loader_list(std::span<const ModuleMark> marks);
+
+}  // namespace tricolor::impl
