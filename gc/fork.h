@@ -17,7 +17,7 @@
 // Invariant [fork.quiet]: between prepare and its end no cycle runs and none is asked for, no mutator joins or leaves or is
 //   inside a critical section of the library (Mutator::fork_gate keeps it out), and of the locks that others can hold
 //   outside of those the forking thread holds each. So nobody else holds any of our locks, and all that they guard is
-//   whole in the child.
+//   whole in the child. (A thread that attaches may be waiting for the loader: it holds nothing.)
 //
 // What they do not guard: a thread may be in the middle of a unit, or of its attaching or detaching. The cells of such a
 // unit's run stay allocated till the child's next sweep; of such an attaching or detaching a few KiB of metadata may be lost

@@ -69,11 +69,25 @@ bool Handshake::create(int signal, std::uint64_t warn_after_ns) {
 }
 
 // The C library does not free the loader's lock in a forked child, so no fork may come while we hold it: we can do without it
-// there, but the program may want to open a library.
+// there, but the program may want to open a library. Threads do not keep each other out: one that is inside a callback of the
+// loader's may attach while another waits for that callback.
 bool Handshake::list_tls(Mutator& mutator) {
-  const Guard guard(x_attaching);
-  return mutator.tls.list(x_heap.allocator().metadata,
-                          is_forked_child() ? LoaderLock::may_be_lost : LoaderLock::whole);
+  std::uint32_t listing = x_listing.load(std::memory_order_relaxed);
+  for (;;) {
+    if ((listing & kForks) != 0) {
+      os::futex_wait(x_listing, listing);
+      listing = x_listing.load(std::memory_order_relaxed);
+    } else if (x_listing.compare_exchange_weak(listing, listing + 1, std::memory_order_acquire,
+                                               std::memory_order_relaxed)) {
+      // Acquire: after the fork. Pairs with unlock_after_fork (release).
+      break;
+    }
+  }
+  const bool complete = mutator.tls.list(
+      x_heap.allocator().metadata, is_forked_child() ? LoaderLock::may_be_lost : LoaderLock::whole);
+  // Release: done with the loader. Pairs with lock_for_fork (acquire).
+  x_listing.fetch_sub(1, std::memory_order_release);
+  return complete;
 }
 
 bool Handshake::pin_library_of(const void* address) {
@@ -350,7 +364,15 @@ void Handshake::name_laggards(std::uint64_t waited_ns) {
 
 void Handshake::lock_for_fork(const Mutator* forking) {
   constexpr std::uint64_t kNapNs = 50'000;
-  x_attaching.lock();
+  constexpr int kNaps = 400;
+  // Who lists blocks is done in a moment, unless it waits for the loader's lock: for a thread inside a callback, this one
+  // perhaps. Then it does not hold that lock, and there is nothing to wait for.
+  // Acquire: they are done with the loader. Pairs with list_tls (release).
+  std::uint32_t listing = x_listing.fetch_or(kForks, std::memory_order_acquire) | kForks;
+  for (int i = 0; i < kNaps && listing != kForks; ++i) {
+    os::futex_wait(x_listing, listing, kNapNs);
+    listing = x_listing.load(std::memory_order_acquire);
+  }
   x_registry.lock();
   for_each_mutator([&](Mutator& m) {
     if (&m != forking) m.fork_gate.store(1, std::memory_order_seq_cst);
@@ -370,6 +392,7 @@ void Handshake::lock_for_fork(const Mutator* forking) {
 }
 
 void Handshake::forget_others(Mutator* survivor) {
+  x_listing.store(kForks, std::memory_order_relaxed);  // who was at it is gone
   for (Mutator* m = x_first; m != nullptr;) {
     Mutator* const next = m->next;
     if (m != survivor) {
@@ -394,7 +417,9 @@ void Handshake::unlock_after_fork() {
     if (m.fork_gate.exchange(0, std::memory_order_seq_cst) != 0) os::futex_wake_all(m.fork_gate);
   });
   x_registry.unlock();
-  x_attaching.unlock();
+  // Release: the fork. Pairs with list_tls (acquire).
+  x_listing.fetch_and(~kForks, std::memory_order_release);
+  os::futex_wake_all(x_listing);
 }
 
 // ---- the mutator's side

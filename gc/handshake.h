@@ -197,8 +197,9 @@ class Handshake {
   std::uint64_t x_warn_after_ns = 0;
   pthread_key_t x_exit_key = 0;
 
-  Mutex x_attaching{
-      LockRank::kAttach};  // a fork in the middle would leave the loader's lock behind
+  // How many threads ask the loader for their blocks; with kForks none may begin to. Written by them and by who forks.
+  std::atomic<std::uint32_t> x_listing{0};
+  static constexpr std::uint32_t kForks = 1U << 31;
   Mutex x_registry{LockRank::kRegistry};
   Mutator* x_first = nullptr;  // guarded by x_registry, as is x_walk
   Mutator* x_walk = nullptr;   // next of for_each_in_turn; one walk at a time, by the collector

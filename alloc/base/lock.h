@@ -18,7 +18,6 @@ enum class LockRank : std::uint8_t {
   kInit,       // creation of the process's heap
   kRun,        // a cycle, one at a time
   kCycle,      // requests to the collector
-  kAttach,     // a thread that attaches asks the loader
   kRegistry,   // list of mutators; held for the whole of a stop
   kTurn,       // one mutator: its frames, its log
   kKinds,      // registration of types

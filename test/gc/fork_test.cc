@@ -437,6 +437,58 @@ TEST_CASE("child forks inside the loader before it has a heap", "[.child]") {
   CHECK(wait_for(child) == kNone);
 }
 
+TEST_CASE("child forks inside the loader beside threads that attach", "[.child]") {
+  tricolor::impl::os::kill_process_after(120);  // if it hangs
+  std::atomic<bool> end{false};
+  std::atomic<int> attached{0};
+  std::thread attaching([&] {
+    while (!end) {
+      std::thread([] { make_node(1); }).join();
+      ++attached;
+    }
+  });
+  std::thread collector = start_thread([&] {
+    while (!end) gc::collect();
+  });
+  Lists lists(3);
+  struct Round {
+    Lists& lists;
+    pid_t child = -1;
+  } round{lists};
+  for (int i = 0; i < 50; ++i) {
+    const int before = attached;
+    gc::blocking_call([&] {
+      while (attached == before) std::this_thread::yield();
+    });
+    dl_iterate_phdr(
+        [](dl_phdr_info*, std::size_t, void* argument) {
+          Round& r = *static_cast<Round*>(argument);
+          // Time for the thread that attaches to come and wait for us.
+          for (int turns = 0; turns < 10; ++turns) {
+            gc::collect();
+            r.lists.step();
+          }
+          r.child = fork();
+          return 1;
+        },
+        &round);
+    if (round.child == 0) _exit(live_on(&lists, false, 1));
+    CHECK(wait_for(round.child) == kNone);
+  }
+  end = true;
+  gc::blocking_call([&] { attaching.join(); });
+  join(collector);
+}
+
+TEST_CASE("a fork does not wait for a thread that waits for the loader to attach", "[process]") {
+  if (skipped_under_sanitizers()) return;
+  const ProgramEnd end =
+      run_program("child forks inside the loader beside threads that attach", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+  CHECK(end.signal == 0);
+}
+
 TEST_CASE("a child that inherits the loader's lock from a thread it does not have collects",
           "[process]") {
   if (skipped_under_sanitizers()) return;
