@@ -43,6 +43,16 @@ inline bool is_allocated(PageRecord* span, std::uint32_t index) {
   return (alloc_words(span)[index / 64].load(std::memory_order_acquire) >> (index % 64) & 1) != 0;
 }
 
+// Nothing in the span is grey or black any more. Nobody marks.
+inline void clear_marks(PageRecord* span) {
+  for (std::uint32_t w = 0; w < bit_words(span); ++w) {
+    mark_words(span)[w].store(0, std::memory_order_relaxed);
+    if (span->scan != detail::ScanMode::none)
+      grey_words(span)[w].store(0, std::memory_order_relaxed);
+  }
+  span->rescan.store(0, std::memory_order_relaxed);
+}
+
 struct Cell {
   PageRecord* span = nullptr;
   std::uint32_t index = 0;

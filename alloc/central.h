@@ -70,7 +70,8 @@ class Central {
   std::uint32_t x_count = 0;
   std::uint32_t x_capacity = 0;
   std::uint32_t x_cursor = 0;
-  std::uint32_t x_cursor_epoch = 0;  // the allocator's sweep_epoch when the cursor was set back last
+  std::uint32_t x_cursor_epoch =
+      0;  // the allocator's sweep_epoch when the cursor was set back last
 };
 
 }  // namespace tricolor::impl

@@ -64,10 +64,10 @@ struct alignas(128) PageRecord {
   std::uint16_t cells;                     // in the span
   std::uint8_t hint_word;                  // no cell in a word of alloc bits below this one is free
   std::uint8_t size_class;
-  std::uint8_t needs_zero;  // free cells may hold what their last owner left
-  detail::ScanMode scan;    // copy of the kind's
+  std::uint8_t needs_zero;           // free cells may hold what their last owner left
+  detail::ScanMode scan;             // copy of the kind's
   std::atomic<std::uint8_t> rescan;  // some cell's grey bit may be set
-  std::atomic<PageState> state;  // written last (release) when a span is published
+  std::atomic<PageState> state;      // written last (release) when a span is published
 };
 static_assert(sizeof(PageRecord) == 128, "two cache lines");
 

@@ -86,6 +86,11 @@ WorkPacket* PacketPool::next_or_end() {
   const Guard guard(x_lock);
   --x_working;
   for (;;) {
+    if (x_pause.load(std::memory_order_relaxed)) {
+      ++x_working;
+      rest_with_lock();
+      --x_working;
+    }
     if (WorkPacket* const packet = pop_shared(); packet != nullptr) {
       ++x_working;
       return packet;
@@ -106,7 +111,7 @@ WorkPacket* PacketPool::next_as_helper(bool worked) {
     os::futex_wake_all(x_news);  // the coordinator is among those who wait
   }
   while (!x_end_helpers) {
-    if (x_helped) {
+    if (x_helped && !x_pause.load(std::memory_order_relaxed)) {
       if (WorkPacket* const packet = pop_shared(); packet != nullptr) {
         ++x_working;
         return packet;
@@ -129,8 +134,51 @@ void PacketPool::let_helpers_come() {
   x_end_helpers = false;
 }
 
-void PacketPool::forget_helpers() {
-  dcheck(x_working == 0 && x_shared == nullptr, "queue.end");
+void PacketPool::pause() {
+  const Guard guard(x_lock);
+  x_pause.store(true, std::memory_order_relaxed);
+}
+
+void PacketPool::resume() {
+  const Guard guard(x_lock);
+  x_pause.store(false, std::memory_order_relaxed);
+  x_news.fetch_add(1, std::memory_order_relaxed);
+  os::futex_wake_all(x_news);
+}
+
+bool PacketPool::all_rest() {
+  const Guard guard(x_lock);
+  return x_working != 0 && x_resting == x_working;
+}
+
+void PacketPool::rest() {
+  const Guard guard(x_lock);
+  rest_with_lock();
+}
+
+void PacketPool::rest_with_lock() {
+  while (x_pause.load(std::memory_order_relaxed)) {
+    ++x_resting;
+    x_rests.fetch_add(1, std::memory_order_relaxed);
+    os::futex_wake_all(x_rests);
+    wait_for_news();
+    --x_resting;
+  }
+}
+
+void PacketPool::forget_helpers(WorkPacket* more) {
+  const auto forget = [this](WorkPacket* packet) {
+    packet->count = 0;
+    packet->next = x_empty;
+    x_empty = packet;
+  };
+  if (more != nullptr) forget(more);
+  while (WorkPacket* const packet = pop_shared()) forget(packet);
+  x_working = 0;
+  x_resting = 0;
+  x_helped = false;
+  x_pause.store(false, std::memory_order_relaxed);
+  x_postponed.store(false, std::memory_order_relaxed);
   x_waiting = 0;
   x_end_helpers = false;
   x_hungry.store(false, std::memory_order_relaxed);

@@ -58,9 +58,23 @@ class PacketPool {
   void end_helpers();
   void let_helpers_come();
 
-  // Held by a thread that forks, between cycles; and in the child the helpers are gone. With the lock held.
+  // For a thread that forks while markers work: asks them all to rest between two cells, with no lock held. None takes work, and
+  // marking does not end, before resume().
+  void pause();
+  void resume();
+  // Do all that work rest? Not when nobody works: then the coordinator is elsewhere in the cycle.
+  bool all_rest();
+  // Changes when a marker goes to rest.
+  const std::atomic<std::uint32_t>& rests() const { return x_rests; }
+  // Relaxed: a hint; who rests asks again under the lock.
+  bool is_paused() const { return x_pause.load(std::memory_order_relaxed); }
+  // A marker that works: rests as long as that is wanted.
+  void rest();
+
+  // Held by a thread that forks. In the child, with it held, the helpers are gone, and so is all that was shared, with `more`
+  // (may be null).
   Mutex& mutex() { return x_lock; }
-  void forget_helpers();
+  void forget_helpers(WorkPacket* more);
 
   // Does a marker wait in vain? Relaxed: a hint; who follows it in vain has shared a packet too early.
   bool is_wanted() const { return x_hungry.load(std::memory_order_relaxed) && !has_shared(); }
@@ -89,12 +103,16 @@ class PacketPool {
   std::size_t x_waiting = 0;  // markers
   bool x_helped = false;
   bool x_end_helpers = false;
-  std::atomic<bool> x_postponed{false};  // by anybody
-  std::atomic<bool> x_hungry{false};     // x_helped and somebody waits; written under x_lock
+  std::size_t x_resting = 0;              // of those that work
+  std::atomic<bool> x_pause{false};       // written under x_lock
+  std::atomic<std::uint32_t> x_rests{0};  // written under x_lock
+  std::atomic<bool> x_postponed{false};   // by anybody
+  std::atomic<bool> x_hungry{false};      // x_helped and somebody waits; written under x_lock
   std::atomic<std::uint32_t> x_news{
       0};  // changes under x_lock with everything that a waiting marker waits for
 
   void wait_for_news();
+  void rest_with_lock();
   WorkPacket* pop_shared();
 };
 
@@ -126,6 +144,13 @@ class MarkQueue {
     if (x_pool.is_wanted() && x_packet->count >= kFewestShared) [[unlikely]]
       share_half();
   }
+  // Between two cells: rests while a thread forks.
+  void rest_if_paused() {
+    if (x_pool.is_paused()) [[unlikely]]
+      x_pool.rest();
+  }
+  // Forgets all work. In a forked child.
+  void clear() { x_packet->count = 0; }
   // The coordinator's queue is empty: waits for work. False when marking has ended.
   bool refill_or_end() { return accept(x_pool.next_or_end()); }
   // The same for a helper. False when it is to end.

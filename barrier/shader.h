@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "alloc/page_map.h"
 #include "barrier/color.h"
@@ -38,6 +39,8 @@ class Shader {
   bool has_work() const { return x_packet != nullptr; }
   // Hands all that is grey to the markers.
   void share();
+  // Forgets it: in a forked child. Null when there is none.
+  WorkPacket* take_packet() { return std::exchange(x_packet, nullptr); }
 
  private:
   const ArenaMap& x_map;

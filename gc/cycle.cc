@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <bit>
 #include <new>
 #include <utility>
 
@@ -647,27 +648,67 @@ void Cycle::let_others_run() {
     os::futex_wait(x_run_waiters, n);
 }
 
+// A mark may take long, and a fork does not wait for it. (With gcstoptheworld it does: then the stopper holds the registry.)
 void Cycle::lock_for_fork() {
-  lock_run();
+  constexpr std::uint64_t kNapNs = 100'000;  // nobody says that x_run is free
+  PacketPool& packets = x_heap.packets();
+  x_run_waiters.fetch_add(1, std::memory_order_relaxed);
+  const bool may_suspend = x_heap.settings().gcstoptheworld == 0;
+  if (may_suspend) packets.pause();
+  for (;;) {
+    const std::uint32_t rests = packets.rests().load(std::memory_order_relaxed);
+    x_suspended = false;
+    if (x_run.try_lock()) break;
+    x_suspended = may_suspend && packets.all_rest();
+    if (x_suspended) break;
+    os::futex_wait(packets.rests(), rests, kNapNs);
+  }
+  if (may_suspend && !x_suspended) packets.resume();
+  if (x_run_waiters.fetch_sub(1, std::memory_order_release) == 1) os::futex_wake_all(x_run_waiters);
   x_lock.lock();
 }
 
-void Cycle::forget_threads() {
+void Cycle::forget_threads(Mutator* survivor) {
+  WorkPacket* const work = x_heap.roots().abandon_marking();
+  if (x_suspended) abandon_marking(survivor);
   check(x_started.load(std::memory_order_relaxed) == x_completed.load(std::memory_order_relaxed),
         "fork.quiet");
   x_has_thread = false;
   x_end_thread = false;
   x_force_next = false;
   x_has_pin_thread = false;
+  x_is_asked.store(false, std::memory_order_relaxed);
   x_run_waiters.store(0, std::memory_order_relaxed);
   for (Segment& segment : x_segments) segment.held_roots = false;  // it may have been about to pin
   x_requested = x_completed.load(std::memory_order_relaxed);
-  x_crew.forget_helpers();
+  x_crew.forget_helpers(work);
+}
+
+// The coordinator, which is gone, rested in the middle of a mark. What is marked is forgotten; the next cycle begins anew.
+void Cycle::abandon_marking(Mutator* survivor) {
+  Allocator& allocator = x_heap.allocator();
+  allocator.allocate_black.store(false, std::memory_order_relaxed);
+  for (Arena* arena = allocator.pages.first_arena(); arena != nullptr;
+       arena = arena->next.load(std::memory_order_acquire)) {
+    for (std::size_t w = 0; w < arena->heads.size(); ++w) {
+      for (std::uint64_t bits = arena->heads[w].load(std::memory_order_acquire); bits != 0;
+           bits &= bits - 1)
+        clear_marks(arena->records() + w * 64 + static_cast<std::size_t>(std::countr_zero(bits)));
+    }
+  }
+  x_heap.handshake().abandon_marking(survivor);
+  x_phase.abandon();
+  x_started.store(x_completed.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  ::new (&x_run) Mutex(LockRank::kRun);  // whoever held it is gone
 }
 
 void Cycle::unlock_after_fork() {
   x_lock.unlock();
-  x_run.unlock();
+  if (x_suspended) {
+    x_heap.packets().resume();
+  } else {
+    x_run.unlock();
+  }
 }
 
 void Cycle::add_to(statistics& out) const {

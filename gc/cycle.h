@@ -81,9 +81,10 @@ class Cycle {
   // Ends the collector's thread once it is idle, and the markers' threads; the next cycle starts them again.
   void shut_down(Mutator& mutator);
 
-  // fork.h: no cycle runs, none is asked for. In the child, in between, the library's threads and those that waited are gone.
+  // fork.h: no cycle runs, or all its markers rest; none is asked for. In the child, in between, the library's threads and those that
+  // waited are gone, and a cycle that was marking is given up.
   void lock_for_fork();
-  void forget_threads();
+  void forget_threads(Mutator* survivor);
   void unlock_after_fork();
 
   // After a change of the settings.
@@ -114,6 +115,7 @@ class Cycle {
   bool sweep_in_background();
   void lock_run();
   void let_others_run();
+  void abandon_marking(Mutator* survivor);
   void run_until(std::uint32_t ticket);
   std::size_t most_markers() const;
   std::size_t markers_wanted(std::size_t most) const;
@@ -151,6 +153,7 @@ class Cycle {
   char* x_copy = nullptr;  // what the kernel has read for mark_through_kernel
 
   Mutex x_run{LockRank::kRun};  // held for the whole of a cycle
+  bool x_suspended = false;     // by a thread that forks, which does not hold x_run then
 
   std::atomic<std::uint32_t> x_run_waiters{0};  // that the collector's thread lets pass
 

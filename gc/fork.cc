@@ -122,7 +122,7 @@ void finish_in_child() {
   Mutator* const survivor = current_mutator();
   if (Heap* const heap = Heap::existing(); heap != nullptr) {
     check(heap->cycle().sweeper().nobody_sweeps(), "fork.quiet");
-    heap->cycle().forget_threads();
+    heap->cycle().forget_threads(survivor);
     leave_inner_locks(*heap);
     heap->handshake().forget_others(survivor);
     leave_outer_locks(*heap);

@@ -4,17 +4,18 @@
 // prepare comes last, when the program's own handlers have taken their locks and do not need us any more, and is undone
 // first, before they do.
 //
-//   prepare   waits for the cycle that runs (whose stop may wait for gc::critical) and for sections of the library that
-//             other threads are in; otherwise for no user code. A running mutator counts as blocked meanwhile, so that a
-//             stop does not wait for it. The world is not stopped: a stopped thread could hold a lock that another prepare
-//             handler, or fork itself (malloc's), is about to take.
+//   prepare   waits for the stop that is under way (which may wait for gc::critical) and for sections of the library that
+//             other threads are in; otherwise for no user code. A cycle that marks is suspended: each marker rests between two
+//             cells. A running mutator counts as blocked meanwhile, so that a stop does not wait for it. The world is not
+//             stopped: a stopped thread could hold a lock that another prepare handler, or fork itself (malloc's), is about to
+//             take.
 //   parent    lets everyone go on. Threads that needed the slow half of an allocation meanwhile have waited; others have not
 //             noticed.
 //   child     has one thread. The other mutators are dropped, with their claims returned; their stacks and thread-local
 //             storage are no roots any more, their gc::root handles still are. The threads of the library are gone; the next
-//             cycles start them again. A sweep goes on where it was. Heap pages are private copies, as all memory.
+//             cycles start them again. A mark is given up, and its bits are cleared; a sweep goes on where it was. Heap pages are private copies, as all memory.
 //
-// Invariant [fork.quiet]: between prepare and its end no cycle runs and none is asked for, no mutator joins or leaves or is
+// Invariant [fork.quiet]: between prepare and its end no cycle runs, or all of its markers rest, and none is asked for; no mutator joins or leaves or is
 //   inside a critical section of the library (Mutator::fork_gate keeps it out), and of the locks that others can hold
 //   outside of those the forking thread holds each. So nobody else holds any of our locks, and all that they guard is
 //   whole in the child. (A thread that attaches may be waiting for the loader: it holds nothing.)
@@ -24,9 +25,7 @@
 // to the child. (Linux copies a process as at one instant: threads that would write meanwhile wait, so what the child has
 // of another thread's writes is a prefix of them.)
 //
-// In this version a cycle marks with the world stopped, so waiting for it (Cycle's lock x_run) is short. Once marking is
-// concurrent, prepare must not wait for the mark: it will wait for phase changes only, and the child abandon the mark (drop
-// queues, clear mark bits, disarm the barriers of the one mutator left).
+// With gcstoptheworld prepare waits for the whole cycle.
 //
 // The C library does not free the lock of dl_iterate_phdr in a child: if another thread was inside that (or about to link or
 // unlink a library in dlopen or dlclose), whoever takes it in the child waits for ever. The library does not take it there

@@ -411,6 +411,16 @@ void Handshake::forget_others(Mutator* survivor) {
   survivor->attached_at_ns = os::boot_clock_ns();
 }
 
+void Handshake::abandon_marking(Mutator* survivor) {
+  x_walk = nullptr;
+  const MarkEpoch next = x_epoch.load(std::memory_order_relaxed) + 1;
+  x_epoch.store(next, std::memory_order_release);
+  if (survivor == nullptr) return;
+  survivor->armed.store(0, std::memory_order_relaxed);
+  survivor->log.empty();
+  survivor->epoch.store(next, std::memory_order_relaxed);
+}
+
 void Handshake::unlock_after_fork() {
   for_each_mutator([](Mutator& m) {
     // Release: what the thread that forked did is visible to those that it lets in. Pairs with CriticalSection.

@@ -128,6 +128,8 @@ class Handshake {
   // not attached). In the child, in between, only `survivor` is left.
   void lock_for_fork(const Mutator* forking);
   void forget_others(Mutator* survivor);
+  // In the child: no cycle marks any more.
+  void abandon_marking(Mutator* survivor);
   void unlock_after_fork();
 
   // Pins the library that `address` lies in [library.pinned]; false when it lies in none (any more). The caller is no running

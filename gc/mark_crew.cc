@@ -58,6 +58,12 @@ void MarkCrew::finish() {
   }
 }
 
+void MarkCrew::forget_helpers(WorkPacket* more) {
+  for (std::size_t i = 0; i < x_made; ++i) x_markers[i]->abandon();
+  x_pool.forget_helpers(more);
+  x_started = 1;
+}
+
 void MarkCrew::end_helpers() {
   if (x_started == 1) return;
   x_pool.end_helpers();

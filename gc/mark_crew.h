@@ -43,11 +43,8 @@ class MarkCrew {
   // Ends the helpers' threads and waits for them. Not during a cycle. The next one starts them again.
   void end_helpers();
 
-  // In a forked child, with the pool's lock held: the helpers are gone. Not during a cycle.
-  void forget_helpers() {
-    x_pool.forget_helpers();
-    x_started = 1;
-  }
+  // In a forked child, with the pool's lock held: the helpers are gone, and all work, with `more` (may be null).
+  void forget_helpers(WorkPacket* more);
 
   // What the cycle has marked so far; nobody marks.
   std::uint64_t marked_bytes() const { return sum(&Marker::marked_bytes); }

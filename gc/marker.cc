@@ -98,6 +98,12 @@ void Marker::finish() {
   } while (x_queue.refill_or_end());
 }
 
+void Marker::abandon() {
+  x_queue.clear();
+  x_candidates.clear();
+  x_greys.clear();
+}
+
 void Marker::help() {
   for (bool worked = false; x_queue.refill_as_helper(worked); worked = true) follow();
 }
@@ -112,6 +118,7 @@ void Marker::follow() {
     }
     if (!x_greys.empty()) {
       x_queue.share_if_wanted();
+      x_queue.rest_if_paused();
       scan(x_greys.pop());
     } else if (!x_candidates.empty()) {
       visit(x_candidates.pop());

@@ -48,6 +48,9 @@ class Marker {
   void finish();
   // By the coordinator, when finish() has returned and something has been postponed.
   void rescan();
+  // In a forked child: forgets what it was about to do.
+  void abandon();
+
   // A helper: follows references that others share until its end.
   void help();
 
@@ -74,6 +77,7 @@ class Marker {
     bool full() const { return x_end - x_first == kSize; }
     void push(T item) { x_items[x_end++ % kSize] = item; }
     T pop() { return x_items[x_first++ % kSize]; }
+    void clear() { x_first = x_end; }
 
    private:
     std::array<T, kSize> x_items;

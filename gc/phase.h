@@ -11,7 +11,7 @@
 // With gcstoptheworld the world is stopped from kSweepTermination to the end of kMarkTermination.
 //
 // Invariant [phase.moves]: in this order and round again, and nothing else (but back from kSweepTermination to kOff when memory
-//   for the cycle is refused), by PhaseMachine::advance only.
+//   for the cycle is refused, and to kOff in a forked child), by PhaseMachine only.
 // Invariant [phase.sweep-ends-first]: all sweeping of a cycle ends before the first mark bit of the next is set, for
 //   allocation bits are the last cycle's mark bits.
 #pragma once
@@ -41,6 +41,9 @@ class PhaseMachine {
     // Release: what was done in the phase that ends. Pairs with now() (acquire).
     x_phase.store(to, std::memory_order_release);
   }
+
+  // In a forked child, which does not go on with its parent's mark.
+  void abandon() { x_phase.store(Phase::kOff, std::memory_order_release); }
 
  private:
   std::atomic<Phase> x_phase{Phase::kOff};  // written by the collector, read by anyone

@@ -38,6 +38,11 @@ class RootSet {
   bool end_marking();
   // Hands what has become grey to the markers.
   void share();
+  // In a forked child, with the lock held: no cycle marks any more. The work that is left, or null.
+  WorkPacket* abandon_marking() {
+    x_marking = false;
+    return x_shader.take_packet();
+  }
 
   // Calls fn(const void* place, void* word) for every slot in use that is not null, a block at a time under the lock. Handles that are made
   // meanwhile may be missed: their first store is barriered.
@@ -72,7 +77,8 @@ class RootSet {
   Metadata& x_metadata;
   PacketPool& x_pool;
   Mutex x_lock{LockRank::kRootTable};
-  Block* x_blocks = nullptr;   // guarded by x_lock; blocks are never given back, and keep their `next`
+  Block* x_blocks =
+      nullptr;  // guarded by x_lock; blocks are never given back, and keep their `next`
   RootSlot* x_free = nullptr;  // guarded by x_lock
   bool x_marking = false;      // guarded by x_lock
   Shader x_shader;             // guarded by x_lock

@@ -49,6 +49,16 @@ class Mutex {
                                          std::memory_order_relaxed))
       lock_slow();
   }
+  // False when somebody holds it.
+  bool try_lock() {
+    std::uint32_t free = kFree;
+    // Acquire: as lock().
+    if (!x_state.compare_exchange_strong(free, kHeld, std::memory_order_acquire,
+                                         std::memory_order_relaxed))
+      return false;
+    if constexpr (kDebugChecks) note_lock(x_rank);
+    return true;
+  }
   void unlock() {
     if constexpr (kDebugChecks) note_unlock(x_rank);
     // The next holder may free the memory that this lock is in (a mutator that detaches): only its address is used after this.

@@ -234,6 +234,58 @@ TEST_CASE(
   CHECK(end.exit_code == 0);
 }
 
+TEST_CASE("child forks in the middle of a mark", "[.child]") {
+  constexpr std::uint64_t kLength = 100'000;
+  gc::root<Node> list;  // followed one by one
+  for (std::uint64_t i = 0; i < kLength; ++i) list = make_node(i, list);
+  const auto is_whole = [&] {
+    std::uint64_t left = kLength;
+    for (const Node* node = list; node != nullptr; node = node->next) {
+      if (!intact(node, --left)) return false;
+    }
+    return left == 0;
+  };
+  std::atomic<bool> end{false};
+  std::thread collector = start_thread([&] {
+    while (!end) gc::collect();
+  });
+  const tricolor::impl::Handshake& handshake = tricolor::impl::Heap::existing()->handshake();
+  int in_the_middle = 0;
+  for (int round = 0; round < 40; ++round) {
+    tricolor::impl::MarkEpoch epoch = 0;
+    while (!tricolor::impl::is_marking(epoch = handshake.epoch())) make_node(1);
+    Node* const fresh = make_node(7);  // black
+    const pid_t child = fork();
+    if (child == 0) {
+      if (tricolor::impl::is_marking(handshake.epoch())) _exit(kNoCycle);
+      if (!is_whole() || !intact(fresh, 7)) _exit(kLostBefore);
+      for (int i = 0; i < 1'000; ++i) make_node(2);
+      gc::collect();
+      for (int i = 0; i < 1'000; ++i) make_node(3);
+      _exit(is_whole() && intact(fresh, 7) ? kNone : kLostAfter);
+    }
+    in_the_middle += handshake.epoch() == epoch;  // the mark is not over
+    CHECK(wait_for(child) == kNone);
+    CHECK(intact(fresh, 7));
+  }
+  end = true;
+  join(collector);
+  CHECK(is_whole());
+  CHECK(in_the_middle >= 20);
+}
+
+TEST_CASE("a fork in the middle of a mark does not wait for it, and the child gives it up",
+          "[process]") {
+  if (skipped_under_sanitizers()) return;
+  for (const char* debug : {"gccheckmark=1,clobberfree=1", "gccheckmark=1,workers=3,seed=5"}) {
+    Variables variables = kForkingChild;
+    variables.emplace_back("TRICOLOR_DEBUG", debug);
+    const ProgramEnd end = run_program("child forks in the middle of a mark", variables);
+    INFO(debug << end.output);
+    CHECK(end.exit_code == 0);
+  }
+}
+
 TEST_CASE("child forks with markers' threads", "[.child]") {
   gc::root<Node> large;
   for (std::uint64_t i = 0; i < 150'000; ++i) large = make_node(i, large);  // some 5 MB
