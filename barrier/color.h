@@ -29,7 +29,7 @@
 //   hold, after its capture, only references to objects of the snapshot or to new ones. So a stack is captured once a cycle
 //   and never again. It does not matter which word of two racing stores the marker sees: each shades what it overwrites.
 // Invariant [color.insertion]: it shades the new word, too (Dijkstra). Stacks of threads inside blocking_call are no part of
-//   the instant: they are captured later. While such a thread is blocked, nobody but its owner takes a reference out of its
+//   the instant: they are captured later. While such a thread is blocked, nobody takes a reference out of its
 //   frames (<tricolor/thread.h>), so what others read there is found by the capture, and the deletion half alone would do
 //   (test/model/barrier.pml, RULE_NEVER). The insertion half is kept all the same: a program that breaks the rule by moving a
 //   reference from such a frame into a slot loses nothing by it.

@@ -126,7 +126,8 @@ class MarkQueue {
 
   // False when there was no room: nothing is queued.
   bool push(GreyWork work) {
-    if (x_packet->count == x_entries && !next_packet()) [[unlikely]]
+    // Others' packets may be fuller than ours.
+    if (x_packet->count >= x_entries && !next_packet()) [[unlikely]]
       return false;
     x_packet->entries[x_packet->count++] = work;
     return true;

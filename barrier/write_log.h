@@ -6,8 +6,8 @@
 //   by the collector, with the owner stopped.
 //
 // Invariant [log.turn]: who shades from it or empties it holds the owner's turn (gc/mutator.h); the owner appends without.
-// Invariant [log.published]: an entry is written before log_next moves over it (release), and a pointer store that is logged
-//   comes after both, in the same unit: when all threads are stopped, every logged store's words are there to be shaded.
+// Invariant [log.published]: an entry is written before log_next moves over it (release), in the same unit as the pointer store
+//   that it is for: when all threads are stopped, every logged store's words are there to be shaded.
 #pragma once
 
 #include <atomic>

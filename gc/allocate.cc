@@ -18,6 +18,7 @@
 #include <new>
 #include <utility>
 
+#include <tricolor/bulk.h>
 #include <tricolor/heap.h>
 #include <tricolor/make.h>
 #include <tricolor/thread.h>
@@ -269,6 +270,12 @@ thread_cache& attach_for_allocation() { return Heap::mutator(); }
 
 void give_back_cell(char* cell) noexcept {
   Mutator& mutator = *current_mutator();
+  // What the constructor has stored goes: through the barrier, while a cycle marks [color.deletion].
+  const Cell found =
+      find_cell(mutator.heap.allocator().map, reinterpret_cast<std::uintptr_t>(cell));
+  if (mutator.armed.load(std::memory_order_relaxed) != 0 && found.span->scan != ScanMode::none) {
+    fill_words(reinterpret_cast<managed_word*>(cell), found.bytes() / sizeof(managed_word), 0);
+  }
   // One critical section: before it the cell is under construction, after it it may be somebody else's.
   const CriticalSection critical(mutator);
   if (mutator.constructing != nullptr && mutator.constructing->cell == cell) {

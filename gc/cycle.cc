@@ -84,6 +84,8 @@ void Cycle::open(bool forced) {
   allocator.black_bytes.store(0, std::memory_order_relaxed);
   x_stack_bytes = 0;
   x_globals_bytes = 0;
+  const Guard guard(x_lock);
+  x_all_pinned = x_pins_count == 0 && x_to_pin_count == 0;
 }
 
 // How many markers the heap is worth: less than kBytesAMarker is marked in the time that a thread takes to wake up.
@@ -132,13 +134,14 @@ bool Cycle::arm() {
   x_record.heap_start_bytes = static_cast<std::uint64_t>(
       std::max<std::int64_t>(0, x_heap.allocator().live_bytes.load(std::memory_order_relaxed)));
   if (x_beside_the_program) {
-    x_heap.roots().begin_marking();
     x_heap.allocator().allocate_black.store(!is_planted(Fault::white_allocation),
                                             std::memory_order_relaxed);
   }
   handshake.next_epoch();
   x_phase.advance(Phase::kSweepTermination, Phase::kMark);
   keep_constructions();
+  // Not before that: a handle that goes on a thread which is not stopped makes grey what it held.
+  if (x_beside_the_program) x_heap.roots().begin_marking();
   // Captures that did not fit: such a stack can be read only now.
   handshake.for_each_mutator([this](Mutator& m) {
     if (m.epoch.load(std::memory_order_relaxed) != x_heap.handshake().epoch() ||
@@ -152,11 +155,11 @@ bool Cycle::arm() {
     m.capture.clear();
   });
   // What is unmapped by dlclose takes references with it that no barrier sees; so do libraries that may be closed before they
-  // are pinned. Those that the program started with stay.
+  // are pinned. Those that the program started with stay, and so do those that are pinned already.
   for (Segment& segment : x_segments) {
-    if (segment.opened_later) mark_segment(segment);
+    if (may_be_closed(segment)) mark_segment(segment);
   }
-  x_stopped_bytes = x_crew.marked_bytes();
+  x_stopped_bytes = x_crew.coordinator().marked_bytes();  // helpers may be at work
   if (x_beside_the_program) handshake.start();
   x_armed_ns = os::now_ns();
   return true;
@@ -178,7 +181,7 @@ void Cycle::mark_roots() {
   x_heap.handshake().for_each_in_turn([this](Mutator& m) { mark_mutator(m); });
   if (x_beside_the_program) x_heap.slot_check().look(x_segments);
   for (Segment& segment : x_segments) {
-    if (!segment.opened_later) mark_segment(segment);
+    if (!may_be_closed(segment)) mark_segment(segment);
   }
   if (is_planted(Fault::no_handle_roots)) return;
   x_heap.roots().for_each([this](const void*, void* word) {
@@ -205,6 +208,11 @@ void Cycle::mark_mutator(Mutator& mutator) {
   }
   if (is_planted(Fault::no_thread_local_roots)) return;
   for (const TlsBlocks::Block& block : mutator.tls) mark_through_kernel(block.begin, block.end);
+}
+
+// What held roots when the cycle began, and nothing has been left to pin since, is pinned.
+bool Cycle::may_be_closed(const Segment& segment) const {
+  return segment.opened_later && !(segment.held_roots && x_all_pinned);
 }
 
 void Cycle::mark_segment(Segment& segment) {
@@ -247,9 +255,9 @@ void Cycle::mark_until_nothing_is_grey() {
     perturb();
     x_marked_ns = os::now_ns();
     count_stop(x_heap.handshake().stop(Handshake::Purpose::end));
-    const std::uint64_t before = x_crew.marked_bytes();
+    const std::uint64_t before = x_crew.coordinator().marked_bytes();
     const bool ended = end_marking();
-    x_stopped_bytes += x_crew.marked_bytes() - before;
+    x_stopped_bytes += x_crew.coordinator().marked_bytes() - before;
     if (ended) return;
     x_heap.handshake().start();
     x_numbers.pauses.count(os::now_ns() - x_marked_ns);

@@ -134,6 +134,7 @@ class Cycle {
   void mark_roots();
   void mark_mutator(Mutator& mutator);
   void mark_segment(Segment& segment);
+  bool may_be_closed(const Segment& segment) const;
   void mark_through_kernel(const char* begin, const char* end);
   void mark_until_nothing_is_grey();
   bool shade_logs();
@@ -180,6 +181,7 @@ class Cycle {
   // The cycle that runs; the collector's thread only.
   CycleRecord x_record;
   bool x_beside_the_program = false;
+  bool x_all_pinned = false;          // when it began: what earlier cycles have found
   std::uint64_t x_begin_ns = 0;       // the request of the first stop
   std::uint64_t x_armed_ns = 0;       // the world runs again, or would
   std::uint64_t x_marked_ns = 0;      // the request of the last stop

@@ -133,7 +133,12 @@ Mutator* Handshake::attach() {
 
   const Guard guard(
       x_registry);  // waits for the end of a stop, as everything that is not registered may
-  // Its stack held nothing when the cycle began, nor did its thread-local storage: it was not attached.
+  // Its stack held nothing when the cycle began: it was not attached. Its thread-local storage may hold what it was left with
+  // when the thread was attached before, as far as that is still there.
+  if (is_marking(epoch())) {
+    Shader shader = x_heap.shader();
+    shade_thread_local(*mutator, shader);
+  }
   mutator->visited = epoch();
   mutator->epoch.store(mutator->visited, std::memory_order_relaxed);
   mutator->armed.store(is_marking(mutator->visited) ? 1 : 0, std::memory_order_relaxed);
@@ -162,6 +167,7 @@ void Handshake::detach(Mutator& mutator) {
         const Guard guard(self.x_registry);
         const Guard turn(m.turn);
         self.shade_what_goes(m);
+        self.x_heap.slot_check().forget(m);
         if (self.x_walk == &m) self.x_walk = m.next;
         (m.previous != nullptr ? m.previous->next : self.x_first) = m.next;
         if (m.next != nullptr) m.next->previous = m.previous;
@@ -180,22 +186,27 @@ void Handshake::shade_what_goes(Mutator& mutator) {
   Shader shader = x_heap.shader();
   if (mutator.visited != epoch()) {
     for (const std::uintptr_t word : mutator.capture) shader.shade_word(word);
-    const AddressRange range = x_heap.address_range();
-    for (const TlsBlocks::Block& block : mutator.tls) {
-      for (const char* at = block.begin; at < block.end;) {
-        std::uintptr_t words[64];
-        const auto wanted = std::min(sizeof words, static_cast<std::size_t>(block.end - at));
-        const std::size_t got = os::read_maybe_unmapped(words, at, wanted);
-        if (got < sizeof words[0]) break;
-        shader.shade_range(words,
-                           reinterpret_cast<char*>(words) + got / sizeof words[0] * sizeof words[0],
-                           range.lowest, range.end);
-        at += got;
-      }
-    }
+    shade_thread_local(mutator, shader);
     mutator.visited = epoch();
   }
   mutator.log.shade_new([&](std::uintptr_t word) { shader.shade_word(word); });
+}
+
+// By the owner.
+void Handshake::shade_thread_local(const Mutator& mutator, Shader& shader) const {
+  const AddressRange range = x_heap.address_range();
+  for (const TlsBlocks::Block& block : mutator.tls) {
+    for (const char* at = block.begin; at < block.end;) {
+      std::uintptr_t words[64];
+      const auto wanted = std::min(sizeof words, static_cast<std::size_t>(block.end - at));
+      const std::size_t got = os::read_maybe_unmapped(words, at, wanted);
+      if (got < sizeof words[0]) break;
+      shader.shade_range(words,
+                         reinterpret_cast<char*>(words) + got / sizeof words[0] * sizeof words[0],
+                         range.lowest, range.end);
+      at += got;
+    }
+  }
 }
 
 void Handshake::free(Mutator& mutator) {
@@ -247,7 +258,12 @@ void Handshake::next_epoch() {
   for_each_mutator([&](Mutator& m) {
     // The others are blocked (not by their state, which says `running` for a moment when one of them tries to leave). When an
     // epoch ends they may be brought up to date as they are: all have been visited in it.
-    if (is_marking(next) && m.captured_stop.load(std::memory_order_relaxed) != word) return;
+    if (is_marking(next) && m.captured_stop.load(std::memory_order_relaxed) != word) {
+      // Their claims go now: a cell that is not constructed must not look allocated to whoever marks. (The owner does not touch
+      // them before it has had its turn; one that stays blocked pays once.)
+      if (m.open_count != 0) return_all(x_heap.allocator(), m);
+      return;
+    }
     m.epoch.store(next, std::memory_order_relaxed);
     m.armed.store(is_marking(next) ? 1 : 0, std::memory_order_relaxed);
     m.log.empty();
@@ -586,7 +602,6 @@ void Handshake::catch_up(Mutator& mutator) {
 
 void Handshake::enter_marking_late(Mutator& mutator) {
   mutator.capture.clear();  // of an older stop
-  return_all(x_heap.allocator(), mutator);
   mutator.log.empty();
   mutator.armed.store(1, std::memory_order_relaxed);
   // Release: all of the above. Pairs with leave_blocked (acquire).

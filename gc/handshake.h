@@ -33,8 +33,8 @@
 //
 // Invariant [handshake.epoch]: the mark epoch changes in a stop only, together with what it stands for in every mutator that
 //   is not blocked. A blocked one is brought up to date under its turn, once: by the collector, who visits it (visit), or by
-//   itself before it goes on (catch_up). Entering a marking epoch that is: its frames are shaded as they stand, its claims
-//   returned, and its barrier armed. So a thread that runs has the barrier on iff a cycle marks.
+//   itself before it goes on (catch_up). Entering a marking epoch that is: its frames are shaded as they stand and its barrier
+//   armed. (Its claims are returned in the arming stop.) So a thread that runs has the barrier on iff a cycle marks.
 // Invariant [handshake.turn]: who reads a blocked mutator's frames, marks its roots, or shades from its log holds its turn, and
 //   has found that its epoch (its `visited`) is not the present one. A mutator whose epoch is not the present one does not go
 //   on before it has had its turn, so those frames are frozen.
@@ -55,6 +55,7 @@
 #include <cstdint>
 
 #include "alloc/base/lock.h"
+#include "barrier/shader.h"
 #include "gc/mutator.h"
 #include "roots/registers.h"
 
@@ -183,6 +184,7 @@ class Handshake {
   void flush_log(Mutator& mutator);
   static void flush_log_hook(detail::thread_cache& cache);
   void shade_what_goes(Mutator& mutator);
+  void shade_thread_local(const Mutator& mutator, Shader& shader) const;
   void lock_registry_for_walk();
   void unlock_registry_for_walk();
   template <class Done>

@@ -12,6 +12,7 @@
 #include "alloc/base/os.h"
 #include "alloc/base/perturb.h"
 #include "gc/fork.h"
+#include "gc/library_thread.h"
 #include "gc/options.h"
 #include "roots/registers.h"
 #include "roots/unwind.h"
@@ -55,7 +56,9 @@ bool Heap::make(const options& wanted) {
   Heap* const heap = ::new (memory) Heap;
   if (!heap->create(wanted)) return false;
   // The hook first: who sees the heap may need it.
-  set_attach_hook([]() -> detail::thread_cache* { return &Heap::mutator(); });
+  // Not on threads of the library: a trace function that copies a gc::ptr runs there.
+  set_attach_hook(
+      []() -> detail::thread_cache* { return host_is_kept_out() ? nullptr : &Heap::mutator(); });
   x_default.store(heap, std::memory_order_release);
   return true;
 }
@@ -90,6 +93,12 @@ bool Heap::create(const options& wanted) {
               mutator->critical_depth.load(std::memory_order_relaxed) != 0,
           "lock.critical");
   });
+  if (!os::prepare_to_read_own_memory()) {
+    usage_error(
+        "the process cannot read its own memory through the kernel: allow process_vm_readv, or let "
+        "/proc be mounted and a "
+        "file descriptor be free at the first use of gc::");
+  }
   if (!x_allocator.create()) return false;
   if (!x_handshake.create(o.signal, static_cast<std::uint64_t>(o.stopwarn_ms) * 1'000'000)) {
     usage_error(
@@ -102,6 +111,8 @@ bool Heap::create(const options& wanted) {
 
 Mutator& Heap::mutator() {
   if (Mutator* const mutator = current_mutator(); mutator != nullptr) return *mutator;
+  if (host_is_kept_out())
+    usage_error("an allocation, or another use of gc::, in a trace function. It may only report.");
   Heap* const heap = get();
   Mutator* const mutator = heap == nullptr ? nullptr : heap->x_handshake.attach();
   if (mutator == nullptr) throw std::bad_alloc();

@@ -33,6 +33,15 @@ void SlotCheck::sample(Mutator& mutator) {
   if (x_count < kMostSuspects) x_suspects[x_count++] = {slot, mutator.stored_at};
 }
 
+void SlotCheck::forget(const Mutator& mutator) {
+  const Guard guard(x_lock);
+  const auto end = x_suspects.begin() + static_cast<std::ptrdiff_t>(x_count);
+  const auto left = std::remove_if(x_suspects.begin(), end, [&](const Suspect& suspect) {
+    return is_in(mutator, static_cast<const char*>(suspect.slot));
+  });
+  x_count = static_cast<std::size_t>(left - x_suspects.begin());
+}
+
 void SlotCheck::look(const SegmentList& segments) {
   std::array<Suspect, kMostSuspects> suspects;
   std::size_t count = 0;

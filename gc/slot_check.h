@@ -29,6 +29,9 @@ class SlotCheck {
   // owner, in a critical section, now and then.
   void sample(Mutator& mutator);
 
+  // The thread detaches: its stack and its thread-local storage will be unknown soon. Drops suspects in them.
+  void forget(const Mutator& mutator);
+
   // Looks at what has been noted. By the collector, between arming a cycle and its end, no thread stopped.
   void look(const SegmentList& segments);
 

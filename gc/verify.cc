@@ -187,6 +187,8 @@ void verify_marks(Heap& heap, const SegmentList& segments) {
   for (const Segment& segment : segments)
     verifier.look_at_root_memory("a global", segment.begin, segment.end);
   heap.handshake().for_each_mutator([&](Mutator& m) {
+    for (const std::uintptr_t& word : m.capture)
+      verifier.look_at_root("a stack, when the cycle began,", &word, word);
     for (const TlsBlocks::Block& block : m.tls)
       verifier.look_at_root_memory("a thread_local", block.begin, block.end);
   });

@@ -45,7 +45,7 @@ void RootSet::begin_marking() {
 bool RootSet::end_marking() {
   const Guard guard(x_lock);
   x_shader.share();
-  if (x_pool.has_shared()) return false;
+  if (x_pool.has_shared() || x_pool.has_postponed()) return false;
   x_marking = false;
   return true;
 }

@@ -126,6 +126,9 @@ LoadedRange loaded_range_of(const void* p);
 // Copies `bytes` from `from`, which may be unmapped, to `to`. Returns the number of bytes that could be read.
 std::size_t read_maybe_unmapped(void* to, const void* from, std::size_t bytes);
 
+// To be called before the first use of the above. False when the process may not read its own memory through the kernel.
+bool prepare_to_read_own_memory();
+
 // Copies at most 32 such pieces, one after the other, to `to`, in one go. False unless all could be read.
 struct Piece {
   const void* from;

@@ -127,9 +127,19 @@ std::uint64_t clock_ns(clockid_t clock) {
          static_cast<std::uint64_t>(t.tv_nsec);
 }
 
-// The fallback of read_maybe_unmapped where a sandbox forbids process_vm_readv.
+// The fallback of read_maybe_unmapped where a sandbox forbids process_vm_readv. Kept open then, so that no lack of descriptors is
+// taken for a lack of memory; a forked child, to which it would show its parent's memory, opens its own each time.
+struct {
+  std::atomic<int> fd{-1};
+  std::atomic<pid_t> process{0};
+} own_memory;
+
+int open_own_memory() { return open("/proc/self/mem", O_RDONLY | O_CLOEXEC); }
+
 std::size_t read_through_proc(char* to, std::uintptr_t from, std::size_t bytes) {
-  const int fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+  // Relaxed: written once, before there are readers.
+  const bool is_kept = own_memory.process.load(std::memory_order_relaxed) == getpid();
+  const int fd = is_kept ? own_memory.fd.load(std::memory_order_relaxed) : open_own_memory();
   if (fd < 0) return 0;
   std::size_t done = 0;
   while (done < bytes) {
@@ -138,11 +148,26 @@ std::size_t read_through_proc(char* to, std::uintptr_t from, std::size_t bytes) 
     if (n <= 0) break;
     done += static_cast<std::size_t>(n);
   }
-  close(fd);
+  if (!is_kept) close(fd);
   return done;
 }
 
 }  // namespace
+
+bool prepare_to_read_own_memory() {
+  const KeepErrno keep;
+  std::uintptr_t from = 1;
+  std::uintptr_t to = 0;
+  const iovec target = {&to, sizeof to};
+  const iovec source = {&from, sizeof from};
+  if (syscall(SYS_process_vm_readv, getpid(), &target, 1UL, &source, 1UL, 0UL) == sizeof to)
+    return true;
+  const int fd = open_own_memory();
+  if (fd < 0) return false;
+  own_memory.fd.store(fd, std::memory_order_relaxed);
+  own_memory.process.store(getpid(), std::memory_order_relaxed);
+  return true;
+}
 
 void* reserve(std::size_t bytes, std::size_t alignment, const char* name) {
   const KeepErrno keep;

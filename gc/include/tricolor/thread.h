@@ -29,7 +29,8 @@ void safepoint_slow(thread_cache& cache);
 }  // namespace detail
 
 // Attaches the calling thread for a scope, if it is not attached. For a thread that only reads managed memory: without
-// it the collector does not know its stack. Throws std::bad_alloc when memory is refused.
+// it the collector does not know its stack. When the scope ends, neither its stack nor its thread_local gc::ptr keep
+// anything alive any more. Throws std::bad_alloc when memory is refused.
 class thread_scope {
  public:
   thread_scope();
@@ -43,7 +44,7 @@ class thread_scope {
 
 // Runs fn() while this thread need not be stopped: for calls that wait (locks, condition variables, sockets, sleep). fn
 // touches no managed memory; managed pointers in the frames above stay alive. Other threads may read the
-// pointers in such a frame and add some; only its own thread takes one out. Returns what fn returns; exceptions and
+// pointers in such a frame and add some; nobody takes one out before fn has returned, not fn either. Returns what fn returns; exceptions and
 // cancellation pass through. Costs two atomic stores; on return it waits while the world is stopped, and when a cycle marks and
 // has not looked at this stack yet, looks at it itself (0.1 ms per MB).
 template <class F>

@@ -1,0 +1,253 @@
+// What can go wrong only while a cycle marks beside the program. A trace function that waits holds a mark in its middle.
+#include <tricolor/gc.h>
+
+#include <array>
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+
+namespace {
+
+std::atomic<bool> held{false};
+std::atomic<bool> reached{false};
+
+// While `held` is set, a mark that has come to it waits, and says so.
+struct Gate {
+  gc::ptr<Node> node;
+  void trace(gc::tracer& t) const noexcept {
+    if (held) {
+      reached = true;
+      while (held) std::this_thread::yield();
+    }
+    t(node);
+  }
+};
+
+gc::ptr<Gate> gate;
+
+// A cycle on a thread of its own, whose mark waits as long as this lives.
+class HeldMark {
+ public:
+  HeldMark() {
+    if (gate == nullptr) gate = gc::make<Gate>();
+    held = true;
+    reached = false;
+    x_thread = start_thread([] { gc::collect(); });
+    while (!reached) gc::safepoint();
+  }
+  ~HeldMark() {
+    held = false;
+    join(x_thread);
+    gate = nullptr;
+  }
+
+ private:
+  std::thread x_thread;
+};
+
+// Takes the cells of what has been freed.
+void reuse_cells() {
+  for (std::uint64_t i = 0; i < 100'000; ++i) make_node(~i);
+}
+
+struct Copying {
+  std::array<gc::ptr<Node>, 2> nodes;
+  void trace(gc::tracer& t) const noexcept {
+    for (auto node : nodes) t(node);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a trace function may copy what it reports") {
+  const gc::root<Copying> copying = gc::make<Copying>();
+  copying->nodes[0] = make_node(1);
+  copying->nodes[1] = make_node(2);
+  const auto threads = gc::stats().threads_count;
+  for (int i = 0; i < 3; ++i) collect();
+  CHECK(gc::stats().threads_count == threads);  // the library's threads are none
+  CHECK(intact(copying->nodes[0], 1));
+  CHECK(intact(copying->nodes[1], 2));
+}
+
+namespace {
+
+std::atomic<int> traces_of_nothing{0};
+
+// Fills its cell, so that the end of one is the beginning of the next.
+struct Whole {
+  static constexpr std::uint64_t kMagic = 0x1234;
+  Whole() = default;
+  std::uint64_t magic = kMagic;
+  gc::ptr<Node> node;
+  std::array<char, 48> rest = {};
+  void trace(gc::tracer& t) const noexcept {
+    if (magic != kMagic) ++traces_of_nothing;
+    t(node);
+  }
+};
+static_assert(sizeof(Whole) == 64);
+
+}  // namespace
+
+TEST_CASE("cells that a blocked thread has claimed are not traced before they are constructed") {
+  for (int round = 0; round < 10; ++round) {
+    std::atomic<int> ready{0}, end{0};
+    std::thread thread = start_thread([&] {
+      Whole* const whole = gc::make<Whole>();
+      Whole* volatile behind = whole + 1;
+      raise(ready, 1);
+      wait_until(end, 1);
+      CHECK(behind - 1 == whole);
+    });
+    wait_until(ready, 1);
+    gc::collect();
+    raise(end, 1);
+    join(thread);
+  }
+  CHECK(traces_of_nothing == 0);
+}
+
+namespace {
+
+struct Throwing {
+  std::array<gc::ptr<Node>, 20> nodes;
+  template <class Then>
+  explicit Throwing(Then then) {
+    fill();
+    scrub_stack();
+    then(*this);
+    throw 1;
+  }
+  [[gnu::noinline]] void fill() {
+    for (std::uint64_t i = 0; i < nodes.size(); ++i) nodes[i] = make_node(i);
+  }
+  static constexpr auto gc_fields = gc::fields(&Throwing::nodes);
+};
+
+}  // namespace
+
+TEST_CASE(
+    "what a constructor has stored and handed on survives when it throws while a cycle marks") {
+  on_thread([] {
+    std::array<Node*, 20> kept = {};
+    std::unique_ptr<HeldMark> mark;
+    CHECK_THROWS_AS(
+        gc::make<Throwing>([&](Throwing& object) {
+          mark = std::make_unique<HeldMark>();  // armed; the object's cell is not scanned yet
+          for (std::size_t i = 0; i < kept.size(); ++i) kept[i] = object.nodes[i];
+        }),
+        int);
+    mark = nullptr;
+    reuse_cells();
+    for (std::uint64_t i = 0; i < kept.size(); ++i) CHECK(intact(kept[i], i));
+  });
+}
+
+TEST_CASE("a cycle that marks does not stop a thread from allocating, storing and attaching") {
+  const gc::root<Node> list = make_node(0);
+  {
+    const HeldMark mark;
+    const auto pauses = gc::stats().pauses.total_count();
+    for (std::uint64_t i = 1; i <= 10'000; ++i) list->next = make_node(i, list->next);
+    on_thread([&] { list->other = make_node(7); });
+    CHECK(gc::stats().pauses.total_count() == pauses);
+  }
+  reuse_cells();
+  collect();
+  std::uint64_t left = 10'000;
+  for (const Node* node = list->next; node != nullptr; node = node->next)
+    CHECK(intact(node, left--));
+  CHECK(intact(list->other, 7));
+}
+
+TEST_CASE(
+    "an object that a cycle has not reached yet survives its way through every kind of place") {
+  // Each step takes it out of one place and puts it into the next, while the same mark waits.
+  static gc::ptr<Node> global;
+  static thread_local gc::ptr<Node> own;
+  const gc::root<Node> field = make_node(1);
+  gc::array<gc::ptr<Node>> elements = gc::make_array<gc::ptr<Node>>(4);
+  field->next = make_node(42);
+  Hidden object(field->next);
+  {
+    const HeldMark mark;
+    global = field->next;
+    field->next = nullptr;
+    own = global;
+    global = nullptr;
+    elements[3] = own;
+    own = nullptr;
+    gc::root<Node> handle = elements[3].get();
+    gc::clear(elements.span());
+    field->other = handle.get();
+    handle.reset();
+  }
+  CHECK(alive(object));
+  CHECK(intact(field->other, 42));
+}
+
+TEST_CASE("child stores pointers in malloc memory over many cycles", "[.child]") {
+  std::vector<gc::ptr<Node>> wrong(10);
+  for (int round = 0; round < 5; ++round) {
+    const HeldMark mark;
+    Node* const node = make_node(1);
+    for (int i = 0; i < 100'000; ++i) wrong[3] = node;
+  }
+}
+TEST_CASE("child stores pointers where they may be", "[.child]") {
+  static gc::ptr<Node> global;
+  static thread_local gc::ptr<Node> own;
+  std::vector<gc::root<Node>> handles(1);
+  const gc::root<Node> field = make_node(1);
+  gc::ptr<Node> local;
+  for (int round = 0; round < 5; ++round) {
+    const HeldMark mark;
+    Node* const node = make_node(1);
+    const auto store = [&](auto& place) {
+      for (int i = 0; i < 30'000; ++i) place = node;
+    };
+    store(global);
+    store(own);
+    store(handles[0]);
+    store(field->next);
+    store(local);
+    // In the frame of a thread that is gone when the check looks.
+    std::atomic<gc::ptr<Node>*> slot{nullptr};
+    std::atomic<int> end{0};
+    std::thread other = start_thread([&] {
+      const gc::thread_scope attach;
+      gc::ptr<Node> there;
+      slot = &there;
+      wait_until(end, 1);
+    });
+    while (slot == nullptr) gc::safepoint();
+    store(*slot.load());
+    raise(end, 1);
+    join(other);
+  }
+}
+
+TEST_CASE("a gc::ptr in malloc memory is reported, once, and none that is where it may be",
+          "[process]") {
+  const ProgramEnd wrong = run_program("child stores pointers in malloc memory over many cycles");
+  INFO(wrong.output);
+  CHECK(wrong.exit_code == 0);
+  const std::size_t first = wrong.output.find("where the collector never looks");
+  CHECK(first != std::string::npos);
+  CHECK(wrong.output.find("where the collector never looks", first + 1) == std::string::npos);
+  const ProgramEnd off = run_program("child stores pointers in malloc memory over many cycles",
+                                     {{"TRICOLOR_DEBUG", "checkslot=0"}});
+  CHECK_FALSE(has_line(off.output, "where the collector never looks"));
+  const ProgramEnd right = run_program("child stores pointers where they may be");
+  INFO(right.output);
+  CHECK(right.exit_code == 0);
+  CHECK_FALSE(has_line(right.output, "where the collector never looks"));
+}
