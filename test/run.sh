@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # test/run.sh [all]: sets this machine up, builds every configuration and runs its tests.
 #
-#   debug         unit, collector, knobs, model, house and compile_fail suites, all internal checks on
-#   release-test  unit, collector, install and bench suites, as it is shipped
+#   debug         unit, collector, processes, knobs, model, house and compile_fail suites, all internal checks on
+#   release-test  unit, collector, processes, install and bench suites, as it is shipped
 #   asan          unit and collector suites under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan          unit and collector suites under ThreadSanitizer
 #
-# The unit suite is the rooms below gc; collector is gc and the examples; model is test/model, explored by Spin. With
+# The unit suite is the rooms below gc; collector is gc and the examples; processes is what of gc needs processes of its
+# own (forks, limits, fatal reports); model is test/model, explored by Spin. With
 # `all` also: the unit suite with clang++, clang-format, clang-tidy, cppcheck; a build for aarch64, of which the unit
 # suite runs under qemu but for the tests that ask the kernel for what qemu does not do ([kernel]); the heavy suite in
 # release, and the stress suite in release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel
@@ -94,8 +95,8 @@ fi
 
 # Optimised a little: what -O0 saves in compiling it costs several times in running.
 sanitized=(--buildtype=debugoptimized -Doptimization=1 -Ddefault_library=static -Dbenchmarks=disabled)
-configuration debug 'unit collector knobs model house compile_fail' --buildtype=debug -Doptimization=1 -Dbenchmarks=disabled
-configuration release-test 'unit collector install bench' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
+configuration debug 'unit collector processes knobs model house compile_fail' --buildtype=debug -Doptimization=1 -Dbenchmarks=disabled
+configuration release-test 'unit collector processes install bench' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
 configuration asan 'unit collector' -Db_sanitize=address,undefined "${sanitized[@]}"
 configuration tsan 'unit collector' -Db_sanitize=thread "${sanitized[@]}"
 
@@ -109,7 +110,8 @@ if [ "$what" = all ]; then
     -I. -Ialloc/include -Ibarrier/include -Iroots/include -Igc/include alloc barrier roots gc examples
   configuration aarch64 unit --cross-file test/cross/aarch64.ini "${sanitized[@]}"
   run_suites release-test 'stress heavy'
-  run_suites tsan stress "${wrapper[@]}"
+  run_suites asan processes "${wrapper[@]}"
+  run_suites tsan 'processes stress' "${wrapper[@]}"
 fi
 
 [ $skipped -eq 0 ] || echo "-- $skipped skipped"
