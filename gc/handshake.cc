@@ -21,6 +21,8 @@ namespace {
 
 constexpr std::uint64_t kAskAgainNs = 1'000'000;
 constexpr int kLooks = 100;  // a few microseconds
+// Some tens of microseconds: less than it takes to wake a thread on a CPU that has gone to sleep (of a virtual machine, above all).
+constexpr int kLooksBeforeSleep = 6000;
 
 // Where glibc's own use of real-time signals ends; from there on the first that nobody handles is ours.
 bool is_free(int signal) {
@@ -40,6 +42,7 @@ int choose_signal() {
 
 bool Handshake::create(int signal, std::uint64_t warn_after_ns) {
   x_warn_after_ns = warn_after_ns;
+  x_cpus = os::cpu_count();
   if (pthread_key_create(&x_exit_key, [](void* mutator) {
         auto& m = *static_cast<Mutator*>(mutator);
         m.heap.handshake().detach(m);
@@ -223,8 +226,11 @@ std::uint64_t Handshake::stop(Purpose purpose) {
   const std::uint64_t begin_ns = os::now_ns();
   // S2 of [handshake.dekker].
   x_stop_word.fetch_add(kStop - kRun, std::memory_order_seq_cst);
+  x_asked.store(0, std::memory_order_relaxed);
   for_each_mutator([this](Mutator& m) {
-    if (m.state.load(std::memory_order_seq_cst) == MutatorState::running) ask(m);
+    if (m.state.load(std::memory_order_seq_cst) != MutatorState::running) return;
+    ask(m);
+    x_asked.fetch_add(1, std::memory_order_relaxed);
   });
   wait_for_mutators([](Mutator& m) {
     return m.state.load(std::memory_order_seq_cst) != MutatorState::running;
@@ -307,6 +313,12 @@ void Handshake::wait_for_mutators(Done is_done) {
     if (now - begin_ns >= warn_ns) {
       name_laggards(now - begin_ns);
       warn_ns *= 2;
+    }
+    // The same here, unless those who are to stop need this CPU.
+    const int looks = x_asked.load(std::memory_order_relaxed) < x_cpus ? looks_before_sleep() : 0;
+    for (int i = 0; i < looks; ++i) {
+      if (x_arrivals.load(std::memory_order_relaxed) != arrivals) break;
+      os::relax();
     }
     os::futex_wait(x_arrivals, arrivals, kAskAgainNs);
   }
@@ -536,9 +548,14 @@ void Handshake::announce() {
   os::futex_wake_all(x_arrivals);
 }
 
+int Handshake::looks_before_sleep() const {
+  return x_asked.load(std::memory_order_relaxed) <= x_cpus ? kLooksBeforeSleep : kLooks;
+}
+
 void Handshake::wait_for_change(std::uint32_t word) const {
   // The next step of a stop is a few microseconds away: looking for it is quicker than sleeping, if a CPU is free.
-  for (int i = 0; i < kLooks; ++i) {
+  const int looks = looks_before_sleep();
+  for (int i = 0; i < looks; ++i) {
     if (x_stop_word.load(std::memory_order_relaxed) != word) return;
     os::relax();
   }

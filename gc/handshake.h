@@ -175,6 +175,7 @@ class Handshake {
   bool world_runs() const {
     return (x_stop_word.load(std::memory_order_seq_cst) & kStepMask) == kRun;
   }
+  int looks_before_sleep() const;
   void wait_for_change(std::uint32_t word) const;
   void announce();
   void capture(Mutator& mutator, const void* top, std::uint32_t stop_word);
@@ -207,6 +208,10 @@ class Handshake {
   Mutex x_registry{LockRank::kRegistry};
   Mutator* x_first = nullptr;  // guarded by x_registry, as is x_walk
   Mutator* x_walk = nullptr;   // next of for_each_in_turn; one walk at a time, by the collector
+  // Mutators that ran when the stop began, as far as they have been asked. Written by the stopper; relaxed: it only says how
+  // long to wait before sleeping.
+  std::atomic<std::size_t> x_asked{0};
+  std::size_t x_cpus = 1;
   bool x_stopped =
       false;  // between stop() and start(): the stopper holds the registry. The collector's own
   std::atomic<MarkEpoch> x_epoch{0};  // written in a stop
