@@ -35,11 +35,18 @@ struct Mutator : LocalCache {
         log(*this, log_words, log_capacity) {}
 
   Heap& heap;
+  // What every stop looks at, of every mutator, in one line of the cache: a thousand of them may be blocked.
+  //
   // Written by the owner (or its handler), read by the collector (handshake.h says how they are ordered).
-  std::atomic<MutatorState> state{MutatorState::running};
+  alignas(64) std::atomic<MutatorState> state{MutatorState::running};
   // What this thread knows: `armed` and its claims are as they must be in this epoch. Of a thread that runs (outside of
   // leave_blocked) it is the heap's [handshake.epoch]. Written under the turn or while the owner is stopped.
   std::atomic<MarkEpoch> epoch{0};
+  // The stop (value of the stop word) that `capture` belongs to. Written by who captured, the owner or the stopper; read by
+  // the stopper.
+  std::atomic<std::uint32_t> captured_stop{0};
+  Mutator* next = nullptr;  // registry; guarded by its lock
+  Mutator* previous = nullptr;
   // Its roots (capture or frames, thread-local storage) have been marked in this epoch. Guarded by the turn.
   MarkEpoch visited = 0;
   std::int32_t thread = 0;  // the kernel's id
@@ -50,9 +57,6 @@ struct Mutator : LocalCache {
   StackCapture capture;           // marked by who holds the turn
   WriteLog log;
   Mutex turn{LockRank::kTurn};
-  // The stop (value of the stop word) that `capture` belongs to. Written by who captured, the owner or the stopper; read by
-  // the stopper.
-  std::atomic<std::uint32_t> captured_stop{0};
   void* blocked_top = nullptr;
   TlsBlocks tls;
   // Critical sections of the library itself that are open: 0 or 1. Written by the owner; read by the stopper, for its message,
@@ -67,8 +71,6 @@ struct Mutator : LocalCache {
   std::uint32_t types_to_pin =
       0;                    // those from this kind on, when gc::critical ends; 0: none. Owner only
   bool asks_host = false;   // inside the host's out-of-memory callback. Owner only
-  Mutator* next = nullptr;  // registry; guarded by its lock
-  Mutator* previous = nullptr;
 
   // The gate was found shut, with internal_depth at 1: waits until it is open and internal_depth is 1.
   [[gnu::cold]] void wait_for_fork();
