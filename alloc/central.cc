@@ -80,8 +80,7 @@ void Central::start_again_after_a_cycle(const Allocator& allocator) {
 }
 
 // Claims free cells from at most Claim::kWords consecutive words of the bitmap.
-bool Central::claim_from(Allocator& allocator, PageRecord* span, std::uint32_t wanted,
-                         Claim& out) {
+bool Central::claim_from(Allocator& allocator, PageRecord* span, std::uint32_t wanted, Claim& out) {
   dcheck(wanted != 0, "central.claim");
   BitWord* const allocs = alloc_words(span);
   // Relaxed: see allocator.h; it does not change while we are here.

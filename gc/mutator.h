@@ -69,8 +69,8 @@ struct Mutator : LocalCache {
       0;                      // stress=n: the value of claimed_cells at which to collect next
   std::uint32_t flushes = 0;  // of the log, by the owner
   std::uint32_t types_to_pin =
-      0;                    // those from this kind on, when gc::critical ends; 0: none. Owner only
-  bool asks_host = false;   // inside the host's out-of-memory callback. Owner only
+      0;                   // those from this kind on, when gc::critical ends; 0: none. Owner only
+  bool asks_host = false;  // inside the host's out-of-memory callback. Owner only
 
   // The gate was found shut, with internal_depth at 1: waits until it is open and internal_depth is 1.
   [[gnu::cold]] void wait_for_fork();

@@ -16,7 +16,7 @@ bool read(void* to, std::uintptr_t from, std::size_t bytes) {
   return os::read_maybe_unmapped(to, reinterpret_cast<const void*>(from), bytes) == bytes;
 }
 
-ElfW(Phdr) whole(const os::LoadedRange& range, std::uintptr_t load_address) {
+auto whole(const os::LoadedRange& range, std::uintptr_t load_address) -> ElfW(Phdr) {
   ElfW(Phdr) header = {};
   header.p_type = PT_LOAD;
   header.p_flags = PF_R | PF_W;

@@ -48,7 +48,8 @@ bool SegmentList::update() {
       if (modules < x_modules_capacity) x_modules[modules] = walk.mark();
       ++modules;
       for_each_writable(walk, [&](const char* begin, const char* end) {
-        if (segments < x_capacity) x_segments[segments] = {begin, end, !walk.is_program(), opened_later};
+        if (segments < x_capacity)
+          x_segments[segments] = {begin, end, !walk.is_program(), opened_later};
         ++segments;
       });
       // The loader itself is the last of what a program starts with, and what is opened later comes behind it. (A program

@@ -101,7 +101,8 @@ class FakeCache : public thread_cache {
   // What has been logged since the last call.
   std::vector<const void*> take_log() {
     std::vector<const void*> logged;
-    for (std::uintptr_t* word = words.data(); word != log_next.load(std::memory_order_relaxed); ++word)
+    for (std::uintptr_t* word = words.data(); word != log_next.load(std::memory_order_relaxed);
+         ++word)
       logged.push_back(reinterpret_cast<const void*>(*word));
     log_next.store(words.data(), std::memory_order_relaxed);
     return logged;

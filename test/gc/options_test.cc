@@ -240,8 +240,10 @@ TEST_CASE("unknown names warn once for all of them in TRICOLOR_DEBUG and never i
   CHECK(result.chosen.gctrace == 1);
   REQUIRE(result.lines.size() == 1);
   CHECK(result.lines[0] ==
-        "tricolor: TRICOLOR_DEBUG knows gctrace gcstoptheworld gccheckmark checkslot clobberfree stress "
-        "tinybuffers workers period seed signal stopwarn; ignored: \"nonsense\" \"GCTRACE\" \"more\"");
+        "tricolor: TRICOLOR_DEBUG knows gctrace gcstoptheworld gccheckmark checkslot clobberfree "
+        "stress "
+        "tinybuffers workers period seed signal stopwarn; ignored: \"nonsense\" \"GCTRACE\" "
+        "\"more\"");
 }
 
 TEST_CASE("a variable's name is no debug name and spare commas are no names") {

@@ -29,8 +29,9 @@ TEST_CASE("every other move is a fatal report that names the rule", "[process]")
   for (int at = 0; at < 5; ++at) {
     for (const Phase from : kAll) {
       for (const Phase to : kAll) {
-        if (from != kAll[at] && to != kAll[(at + 1) % 5]) continue;   // wrong twice
-        if (from == Phase::kSweepTermination && to == Phase::kOff) continue;  // a cycle that is given up
+        if (from != kAll[at] && to != kAll[(at + 1) % 5]) continue;  // wrong twice
+        if (from == Phase::kSweepTermination && to == Phase::kOff)
+          continue;  // a cycle that is given up
         const bool legal = from == kAll[at] && to == kAll[(at + 1) % 5];
         const auto end = tricolor::test::in_child([&] {
           PhaseMachine machine;

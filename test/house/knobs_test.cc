@@ -11,9 +11,9 @@
 
 namespace {
 
-using tricolor::detail::Knob;
 using tricolor::detail::kKnobs;
 using tricolor::detail::kMaxInt;
+using tricolor::detail::Knob;
 using tricolor::detail::KnobGrammar;
 using tricolor::detail::KnobPlace;
 
@@ -40,7 +40,8 @@ std::string default_value(const Knob& knob) {
 std::string row(const Knob& knob) {
   std::string name = code(knob.name);
   if (knob.prefixed != nullptr) name = code(knob.prefixed) + ", " + name;
-  if (knob.place == KnobPlace::kDebug) name = code("TRICOLOR_DEBUG=" + std::string(knob.name) + "=n");
+  if (knob.place == KnobPlace::kDebug)
+    name = code("TRICOLOR_DEBUG=" + std::string(knob.name) + "=n");
   return "| " + name + " | " + default_value(knob) + " | " + values(knob) + " | " +
          std::string(knob.sentence) + " |\n";
 }

@@ -25,7 +25,8 @@ StackBounds bounds_here() {
 }
 
 // What a scan of the words from top to the base of the stack would find.
-[[gnu::noinline, maybe_unused]] __attribute__((no_sanitize("address"))) bool on_stack(const void* top, std::uintptr_t word) {
+[[gnu::noinline, maybe_unused]] __attribute__((no_sanitize("address"))) bool on_stack(
+    const void* top, std::uintptr_t word) {
   const auto* const base = reinterpret_cast<const std::uintptr_t*>(bounds_here().base);
   const auto first = (reinterpret_cast<std::uintptr_t>(top) + 7) & ~std::uintptr_t{7};
   for (const auto* at = reinterpret_cast<const volatile std::uintptr_t*>(first); at < base; ++at) {

@@ -70,5 +70,6 @@ TEST_CASE("linking libunwind leaves the program's exceptions with libgcc_s") {
   INFO(library);
   CHECK(library.find("libunwind") == std::string::npos);
   // AddressSanitizer stands before it, as before much else.
-  CHECK((library.find("libgcc_s") != std::string::npos || library.find("asan") != std::string::npos));
+  CHECK(
+      (library.find("libgcc_s") != std::string::npos || library.find("asan") != std::string::npos));
 }

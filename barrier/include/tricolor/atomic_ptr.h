@@ -65,8 +65,7 @@ class atomic_ptr {
   }
 
   // Stores p if the slot holds `expected`, else loads into `expected` what it holds. Never fails without a reason.
-  bool compare_exchange_strong(T*& expected, T* p,
-                               std::memory_order = std::memory_order_seq_cst,
+  bool compare_exchange_strong(T*& expected, T* p, std::memory_order = std::memory_order_seq_cst,
                                std::memory_order = std::memory_order_seq_cst) noexcept {
     return detail::barriered_compare_exchange(&x_word, expected, p);
   }

@@ -98,7 +98,7 @@ struct statistics {
   std::uint64_t pause_ns_total = 0;
   std::uint64_t stop_ns_last = 0;
   std::uint64_t stop_ns_max = 0;
-  histogram pauses;  // all of them
+  histogram pauses;        // all of them
   histogram first_pauses;  // before marking (with gcstoptheworld: around it)
   histogram last_pauses;   // after it
   histogram stops;

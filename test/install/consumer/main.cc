@@ -54,7 +54,8 @@ bool in_libgcc_s(const char* what, void* function) {
 bool exceptions_are_left_alone() {
   bool good = true;
   // What this program calls, and what libstdc++ and every other library calls.
-  good &= in_libgcc_s("our _Unwind_RaiseException", reinterpret_cast<void*>(&_Unwind_RaiseException));
+  good &=
+      in_libgcc_s("our _Unwind_RaiseException", reinterpret_cast<void*>(&_Unwind_RaiseException));
   good &= in_libgcc_s("our _Unwind_Resume", reinterpret_cast<void*>(&_Unwind_Resume));
   for (const char* name : {"_Unwind_RaiseException", "_Unwind_Resume", "_Unwind_Backtrace"}) {
     good &= in_libgcc_s(name, dlsym(RTLD_DEFAULT, name));

@@ -123,8 +123,8 @@ inline bool barriered_compare_exchange(T** slot, T*& expected, T* value) {
   if (cache != nullptr) [[likely]] {
     cache->enter_unit();
     if (cache->armed.load(std::memory_order_relaxed) == 0) [[likely]] {
-      const bool done = __atomic_compare_exchange_n(slot, &expected, value, false,
-                                                    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+      const bool done = __atomic_compare_exchange_n(slot, &expected, value, false, __ATOMIC_SEQ_CST,
+                                                    __ATOMIC_SEQ_CST);
       cache->leave_unit();
       return done;
     }
