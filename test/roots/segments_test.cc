@@ -176,6 +176,18 @@ const void* bss_of(void* library) {
 
 }  // namespace
 
+namespace {
+
+// AddressSanitizer keeps what is freed for a while, so that no record comes to lie where another one was. What is seen is
+// tested all the same.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kFreedMemoryRests = true;
+#else
+constexpr bool kFreedMemoryRests = false;
+#endif
+
+}  // namespace
+
 TEST_CASE("a library is seen whose record lies where that of a closed one was") {
   Metadata metadata;
   SegmentList list(metadata);
@@ -206,7 +218,7 @@ TEST_CASE("a library is seen whose record lies where that of a closed one was") 
     CHECK(segment_of(list, bss_of(library)) != nullptr);
     REQUIRE(dlclose(library) == 0);
   }
-  CHECK(met == 5);
+  CHECK((met == 5 || kFreedMemoryRests));
   for (const auto& [place, bytes] : taken) munmap(place, bytes);
 }
 
@@ -260,7 +272,7 @@ TEST_CASE("a library is seen that was closed, changed and opened again under its
     CHECK(segment_of(list, end + 700) != nullptr);
     REQUIRE(dlclose(library) == 0);
   }
-  CHECK(met == 5);
+  CHECK((met == 5 || kFreedMemoryRests));
   std::filesystem::remove(path);
 }
 
