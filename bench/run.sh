@@ -102,7 +102,7 @@ runs_of_barrier() {
   each_contestant barrier off 0 "$(size 1000 20)"
   # Only where marking runs beside the program: with the world stopped there is no store to time, and a program whose other
   # thread collects without pause gets nowhere.
-  run tricolor barrier on "$(size 200 20)" "$(size 300 20)"
+  echo "tricolor $build/bench/barrier_tricolor on $(size 200 20) $(size 300 20)"
 }
 
 # The runs of every contestant that is built, with the same arguments. mimalloc is the malloc
