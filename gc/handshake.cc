@@ -21,7 +21,8 @@ namespace {
 
 constexpr std::uint64_t kAskAgainNs = 1'000'000;
 constexpr int kLooks = 100;  // a few microseconds
-// Some tens of microseconds: less than it takes to wake a thread on a CPU that has gone to sleep (of a virtual machine, above all).
+// Some 0.1 ms: about what it costs to put a thread to sleep and to wake it on a CPU that has gone to sleep, in a virtual
+// machine.
 constexpr int kLooksBeforeSleep = 6000;
 
 // Where glibc's own use of real-time signals ends; from there on the first that nobody handles is ours.

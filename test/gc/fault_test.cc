@@ -47,7 +47,6 @@ constexpr FaultName kFaults[] = {
     {Fault::no_deletion_half, "no_deletion_half", kTaken},
     {Fault::no_log_flush, "no_log_flush", kTaken},
     {Fault::no_last_test, "no_last_test", kTaken},
-    {Fault::barrier_split, "barrier_split", kTaken},
     {Fault::no_insertion_half, "no_insertion_half", kMoved},
     {Fault::no_constructor_shade, "no_constructor_shade", kConstructed},
     {Fault::white_allocation, "white_allocation", kStack},
@@ -83,24 +82,6 @@ void expect_intact(const Node* node, std::uint64_t value) {
   }
 }
 
-// Collects without pause until it is told to end.
-class Collecting {
- public:
-  Collecting() {
-    x_thread = start_thread([this] {
-      while (!x_end) gc::collect();
-    });
-  }
-  ~Collecting() {
-    x_end = true;
-    join(x_thread);
-  }
-
- private:
-  std::atomic<bool> x_end{false};
-  std::thread x_thread;
-};
-
 template <class Step>
 void repeat(Step step) {
   const auto end = plant();
@@ -121,7 +102,7 @@ constexpr std::size_t kSlots = 20'000;
 }  // namespace
 
 TEST_CASE("child takes the only references out of scanned slots", "[.child]") {
-  const Collecting collecting;
+  const Collector collector;
   gc::array<gc::ptr<Node>> nodes = gc::make_array<gc::ptr<Node>>(kSlots);
   gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kSlots);
   for (std::size_t i = 0; i < kSlots; ++i) nodes[i] = make_node(i, make_node(i + 1));
@@ -158,7 +139,7 @@ TEST_CASE("child moves references out of the frames of blocked threads", "[.chil
     wait_until(ready, static_cast<int>(t) + 1);
   }
   {
-    const Collecting collecting;
+    const Collector collector;
     gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kThreads * kEach);
     repeat([&](std::uint64_t) {
       for (std::size_t i = 0; i < kThreads * kEach; ++i) {
@@ -188,7 +169,7 @@ struct Optional {
 }  // namespace
 
 TEST_CASE("child constructs over the only references", "[.child]") {
-  const Collecting collecting;
+  const Collector collector;
   gc::array<gc::ptr<Optional>> fields = gc::make_array<gc::ptr<Optional>>(kSlots);
   gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kSlots);
   for (std::size_t i = 0; i < kSlots; ++i) {
@@ -223,7 +204,7 @@ struct Link {
 }  // namespace
 
 TEST_CASE("child keeps new objects on its stack only", "[.child]") {
-  const Collecting collecting;
+  const Collector collector;
   repeat([&](std::uint64_t) {
     Link* list = nullptr;
     for (std::uint64_t i = 0; i < 500; ++i) list = gc::make<Link>(list, checksum(i));
@@ -277,7 +258,7 @@ TEST_CASE("child keeps objects in handles only", "[.child]") {
 }
 
 TEST_CASE("child drops handles whose objects it keeps", "[.child]") {
-  const Collecting collecting;
+  const Collector collector;
   gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kSlots);
   std::vector<gc::root<Node>> handles(kSlots);
   for (std::size_t i = 0; i < kSlots; ++i) handles[i] = make_node(i);
@@ -296,7 +277,7 @@ TEST_CASE("child drops handles whose objects it keeps", "[.child]") {
 }
 
 TEST_CASE("child takes over what threads held that have detached", "[.child]") {
-  const Collecting collecting;
+  const Collector collector;
   gc::array<gc::ptr<Node>> nodes = gc::make_array<gc::ptr<Node>>(kSlots);
   gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kSlots);
   for (std::size_t i = 0; i < kSlots; ++i) nodes[i] = make_node(i);
@@ -369,8 +350,6 @@ TEST_CASE("child keeps a large tree", "[.child]") {
 
 TEST_CASE("every planted fault is caught", "[process]") {
   for (const FaultName& fault : kFaults) {
-    if (tricolor::impl::kThreadSanitizer && fault.fault == Fault::barrier_split)
-      continue;  // no signals
     INFO(fault.name << ", " << fault.child);
     const ProgramEnd end = run_program(
         fault.child,

@@ -67,25 +67,6 @@ class Copies {
   std::filesystem::path x_folder;
 };
 
-// A thread that does nothing but collect.
-class Collector {
- public:
-  Collector()
-      : x_thread(start_thread([this] {
-          while (!x_end) gc::collect();
-        })) {}
-  Collector(const Collector&) = delete;
-  Collector& operator=(const Collector&) = delete;
-  ~Collector() {
-    x_end = true;
-    join(x_thread);
-  }
-
- private:
-  std::atomic<bool> x_end{false};
-  std::thread x_thread;
-};
-
 constexpr std::uint64_t kLength = 100;
 constexpr std::uint64_t kSum = kLength * (kLength + 1) / 2;
 constexpr int kCopies = 20;

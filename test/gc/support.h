@@ -202,6 +202,25 @@ void on_thread(F fn) {
   join(thread);
 }
 
+// A thread that does nothing but collect.
+class Collector {
+ public:
+  Collector()
+      : x_thread(start_thread([this] {
+          while (!x_end) gc::collect();
+        })) {}
+  Collector(const Collector&) = delete;
+  Collector& operator=(const Collector&) = delete;
+  ~Collector() {
+    x_end = true;
+    join(x_thread);
+  }
+
+ private:
+  std::atomic<bool> x_end{false};
+  std::thread x_thread;
+};
+
 // ---------------------------------------------------------------------------------- child processes
 
 inline std::string beside_this_program(const char* name) {
