@@ -123,6 +123,9 @@ struct LoadedRange {
 };
 LoadedRange loaded_range_of(const void* p);
 
+// Reads the file's first bytes into out[0, capacity). Returns how many there are; 0 when it cannot be read.
+std::size_t read_file(const char* path, char* out, std::size_t capacity);
+
 // Copies `bytes` from `from`, which may be unmapped, to `to`. Returns the number of bytes that could be read.
 std::size_t read_maybe_unmapped(void* to, const void* from, std::size_t bytes);
 

@@ -358,6 +358,21 @@ bool thread_started_after(std::int32_t thread, std::uint64_t boot_clock_ns) {
   return ticks * kTickNs > boot_clock_ns;
 }
 
+std::size_t read_file(const char* path, char* out, std::size_t capacity) {
+  const KeepErrno keep;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  std::size_t size = 0;
+  while (size < capacity) {
+    const ssize_t n = read(fd, out + size, capacity - size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    size += static_cast<std::size_t>(n);
+  }
+  close(fd);
+  return size;
+}
+
 ProgramHeaders program_headers() { return {pointer_to(getauxval(AT_PHDR)), getauxval(AT_PHNUM)}; }
 
 LoadedRange loaded_range_of(const void* p) {

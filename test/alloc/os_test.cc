@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
@@ -345,6 +346,18 @@ TEST_CASE("a thread that was started after an instant is told from one that was 
     CHECK_FALSE(os::thread_started_after(os::thread_id(), os::boot_clock_ns()));
   }).join();
   CHECK_FALSE(os::thread_started_after(1 << 30, 0));  // there is none
+}
+
+TEST_CASE("a file is read as far as there is room, and one that cannot be read is empty") {
+  std::array<char, 8192> text;
+  const std::size_t size = os::read_file("/proc/self/status", text.data(), text.size());
+  CHECK_THAT(std::string(text.data(), size), Catch::Contains("VmRSS:"));
+  CHECK(os::read_file("/proc/self/status", text.data(), 5) == 5);
+  CHECK(std::string(text.data(), 5) == "Name:");
+  errno = 0;
+  CHECK(os::read_file("/proc/self/nothing", text.data(), text.size()) == 0);
+  CHECK(os::read_file("/proc/self", text.data(), text.size()) == 0);
+  CHECK(errno == 0);
 }
 
 TEST_CASE("the main stack's address lies on no other thread's stack") {

@@ -1,0 +1,163 @@
+#include "gc/cgroup.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+using tricolor::no_limit;
+using tricolor::impl::cgroup_limits;
+using tricolor::impl::CgroupLimits;
+
+namespace {
+
+constexpr std::uint64_t kMiB = 1 << 20;
+
+using Files = std::map<std::string, std::string>;
+
+// The limits of a system that has these files, and nothing else.
+CgroupLimits limits_in(const Files& files) {
+  return cgroup_limits([&](const char* path, char* out, std::size_t capacity) -> std::size_t {
+    const auto file = files.find(path);
+    if (file == files.end()) return 0;
+    const std::size_t n = std::min(capacity, file->second.size());
+    std::copy_n(file->second.begin(), n, out);
+    return n;
+  });
+}
+
+constexpr const char* kCgroup = "/proc/self/cgroup";
+constexpr const char* kMounts = "/proc/self/mountinfo";
+
+const std::string kSecond = "31 24 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
+const std::string kFirst =
+    "25 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+    "33 32 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
+    "34 32 0:30 / /sys/fs/cgroup/memory rw shared:10 - cgroup cgroup rw,memory\n"
+    "35 32 0:31 / /sys/fs/cgroup/unified rw shared:11 - cgroup2 cgroup2 rw\n";
+
+}  // namespace
+
+TEST_CASE("without control groups there is no limit") {
+  for (const Files& files : {Files{}, Files{{kCgroup, "0::/a\n"}}, Files{{kMounts, kSecond}},
+                             Files{{kCgroup, "0::/a\n"}, {kMounts, kSecond}}}) {
+    CHECK(limits_in(files).memory_bytes == no_limit);
+    CHECK(limits_in(files).cpus == 0);
+  }
+}
+
+TEST_CASE("version 2: the smallest limit of the group and those above it counts") {
+  Files files = {{kCgroup, "0::/user.slice/app.service\n"},
+                 {kMounts, kSecond},
+                 {"/sys/fs/cgroup/user.slice/app.service/memory.max", "max\n"},
+                 {"/sys/fs/cgroup/user.slice/app.service/cpu.max", "max 100000\n"}};
+  CHECK(limits_in(files).memory_bytes == no_limit);
+  CHECK(limits_in(files).cpus == 0);
+  files["/sys/fs/cgroup/user.slice/memory.max"] = "536870912\n";
+  files["/sys/fs/cgroup/user.slice/cpu.max"] = "150000 100000\n";
+  CHECK(limits_in(files).memory_bytes == 512 * kMiB);
+  CHECK(limits_in(files).cpus == 1.5);
+  files["/sys/fs/cgroup/user.slice/app.service/memory.max"] = "1073741824\n";
+  files["/sys/fs/cgroup/user.slice/app.service/cpu.max"] = "20000 50000\n";
+  CHECK(limits_in(files).memory_bytes == 512 * kMiB);
+  CHECK(limits_in(files).cpus == 0.4);
+  files["/sys/fs/cgroup/memory.max"] = "268435456\n";
+  CHECK(limits_in(files).memory_bytes == 256 * kMiB);
+}
+
+TEST_CASE("version 1: each controller has a hierarchy of its own") {
+  Files files = {{kCgroup, "5:memory:/jobs/7\n4:cpu,cpuacct:/fast\n1:name=systemd:/x\n0::/y\n"},
+                 {kMounts, kFirst},
+                 {"/sys/fs/cgroup/memory/jobs/7/memory.limit_in_bytes", "134217728\n"},
+                 {"/sys/fs/cgroup/memory/jobs/memory.limit_in_bytes", "9223372036854771712\n"},
+                 {"/sys/fs/cgroup/cpu,cpuacct/fast/cpu.cfs_quota_us", "250000\n"},
+                 {"/sys/fs/cgroup/cpu,cpuacct/fast/cpu.cfs_period_us", "100000\n"},
+                 {"/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"},
+                 {"/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"},
+                 // Not where the controllers are.
+                 {"/sys/fs/cgroup/unified/y/memory.max", "4096\n"},
+                 {"/sys/fs/cgroup/unified/y/cpu.max", "1 100000\n"}};
+  CHECK(limits_in(files).memory_bytes == 128 * kMiB);
+  CHECK(limits_in(files).cpus == 2.5);
+  // Where version 1 does not have them, version 2 does.
+  files[kCgroup] = "1:name=systemd:/x\n0::/y\n";
+  CHECK(limits_in(files).memory_bytes == 4096);
+  CHECK(limits_in(files).cpus == 0.00001);
+}
+
+TEST_CASE("the group of a container is what its mount shows") {
+  const std::string mounts =
+      "40 30 0:27 /docker/0a1b /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw,nsdelegate\n";
+  // Named from outside; as one below the mount's root; as one that only looks like it.
+  Files files = {{kMounts, mounts},
+                 {"/sys/fs/cgroup/memory.max", "268435456\n"},
+                 {"/sys/fs/cgroup/inner/memory.max", "134217728\n"},
+                 {"/sys/fs/cgroup/docker/0a1b/memory.max", "4096\n"},
+                 {"/sys/fs/cgroup/c/memory.max", "4096\n"}};
+  const auto bytes = [&](const std::string& group) {
+    files[kCgroup] = "0::" + group + "\n";
+    return limits_in(files).memory_bytes;
+  };
+  CHECK(bytes("/docker/0a1b") == 256 * kMiB);
+  CHECK(bytes("/docker/0a1b/inner") == 128 * kMiB);
+  CHECK(bytes("/docker/0a1bc") == 256 * kMiB);
+  CHECK(bytes("/elsewhere") == 256 * kMiB);
+  CHECK(bytes("/../../inner") == 256 * kMiB);
+  CHECK(bytes("/") == 256 * kMiB);
+}
+
+TEST_CASE(
+    "mount points with blanks, and colons in a group's name, are read as the kernel writes them") {
+  const Files files = {{kCgroup, "0::/a:b,c\n"},
+                       {kMounts, "31 24 0:27 / /my\\040groups\\134 rw - cgroup2 none rw\n"},
+                       {"/my groups\\/a:b,c/memory.max", "4096"}};
+  CHECK(limits_in(files).memory_bytes == 4096);
+}
+
+TEST_CASE("texts that are cut, malformed or too long are no limit and no crash") {
+  Files files = {{kCgroup, "0::/a\n"},
+                 {kMounts, kSecond},
+                 {"/sys/fs/cgroup/a/memory.max", "4096\n"},
+                 {"/sys/fs/cgroup/a/cpu.max", "50000 100000\n"}};
+  REQUIRE(limits_in(files).memory_bytes == 4096);
+  REQUIRE(limits_in(files).cpus == 0.5);
+  for (const char* wrong : {"", "\n", "x\n", "-4096\n", "4096 4096\n", "99999999999999999999\n"}) {
+    files["/sys/fs/cgroup/a/memory.max"] = wrong;
+    CHECK(limits_in(files).memory_bytes == no_limit);
+  }
+  for (const char* wrong : {"", "50000\n", "50000 \n", "50000 0\n", "0 100000\n", "x 100000\n"}) {
+    files["/sys/fs/cgroup/a/cpu.max"] = wrong;
+    CHECK(limits_in(files).cpus == 0);
+  }
+  files["/sys/fs/cgroup/a/memory.max"] = "4096\n";
+  for (const char* file : {kCgroup, kMounts}) {
+    const std::string whole = files[file];
+    for (std::size_t n = 0; n < whole.size(); ++n) {
+      files[file] = whole.substr(0, n);
+      const std::uint64_t bytes = limits_in(files).memory_bytes;
+      if (bytes != no_limit && bytes != 4096) FAIL(files[file]);
+    }
+    files[file] = whole;
+  }
+  files[kCgroup] = "0::/" + std::string(5000, 'a') + "\n";
+  CHECK(limits_in(files).memory_bytes == no_limit);
+}
+
+TEST_CASE("the system's own files are read") {
+  // A group that the test's own, simpler reading finds has a limit that counts.
+  const CgroupLimits limits = cgroup_limits();
+  CHECK(limits.memory_bytes > 0);
+  CHECK(limits.cpus >= 0);
+  std::ifstream groups(kCgroup);
+  std::string line;
+  while (std::getline(groups, line)) {
+    const std::size_t at = line.find(":memory:");
+    if (at == std::string::npos) continue;
+    std::ifstream file("/sys/fs/cgroup/memory" + line.substr(at + 8) + "/memory.limit_in_bytes");
+    std::uint64_t bytes = 0;
+    if (file >> bytes && bytes < no_limit / 2) CHECK(limits.memory_bytes <= bytes);
+  }
+}
