@@ -7,10 +7,11 @@
 #   tsan          unit and collector suites under ThreadSanitizer
 #
 # The unit suite is the rooms below gc; collector is gc and the examples; processes is what of gc needs processes of its
-# own (forks, limits, fatal reports); model is test/model, explored by Spin. With
+# own (forks, limits, fatal reports), 50 times over; model is test/model, explored by Spin. With
 # `all` also: the unit suite with clang++, clang-format, clang-tidy, cppcheck; a build for aarch64, of which the unit
-# suite runs under qemu but for the tests that ask the kernel for what qemu does not do ([kernel]); the heavy suite in
-# release, and the stress suite in release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel
+# suite runs under qemu but for the tests that ask the kernel for what qemu does not do ([kernel]); each debugging knob
+# alone; events of the process 1,000 times over; the heavy suite in release, and the stress suite in release and tsan for
+# STRESS_SECONDS a test (default 60). JOBS limits parallel
 # compilers. The last line is `N passed, M failed`; what could not be built or never ran counts as failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -94,8 +95,8 @@ if [ "$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -gt 28 ] && seta
 fi
 
 # Optimised a little: what -O0 saves in compiling it costs several times in running.
-sanitized=(--buildtype=debugoptimized -Doptimization=1 -Ddefault_library=static -Dbenchmarks=disabled)
-configuration debug 'unit collector processes knobs model house compile_fail' --buildtype=debug -Doptimization=1 -Dbenchmarks=disabled
+sanitized=(-Doptimization=1 -Ddebug=true -Ddefault_library=static -Dbenchmarks=disabled)
+configuration debug 'unit collector processes knobs model house compile_fail' --buildtype=debug -Dbenchmarks=disabled
 configuration release-test 'unit collector processes install bench' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
 configuration asan 'unit collector' -Db_sanitize=address,undefined "${sanitized[@]}"
 configuration tsan 'unit collector' -Db_sanitize=thread "${sanitized[@]}"
@@ -109,7 +110,8 @@ if [ "$what" = all ]; then
     --suppressions-list=test/cppcheck.txt --error-exitcode=1 \
     -I. -Ialloc/include -Ibarrier/include -Iroots/include -Igc/include alloc barrier roots gc examples
   configuration aarch64 unit --cross-file test/cross/aarch64.ini "${sanitized[@]}"
-  run_suites release-test 'stress heavy'
+  run_suites debug 'knobs-alone'
+  run_suites release-test 'events stress heavy'
   run_suites asan processes "${wrapper[@]}"
   run_suites tsan 'processes stress' "${wrapper[@]}"
 fi

@@ -222,14 +222,14 @@ void fork_many_times(int rounds) {
 
 }  // namespace
 
-TEST_CASE("child forks a thousand times", "[.child]") { fork_many_times(1'000); }
+TEST_CASE("child forks again and again", "[.child]") { fork_many_times(event_rounds()); }
 
 TEST_CASE(
-    "a program whose threads allocate and collect forks a thousand times; the children collect and "
+    "a program whose threads allocate and collect forks again and again; the children collect and "
     "fork, and nobody loses an object or hangs",
-    "[process]") {
+    "[process][events]") {
   if (skipped_under_sanitizers()) return;
-  const ProgramEnd end = run_program("child forks a thousand times", kForkingChild);
+  const ProgramEnd end = run_program("child forks again and again", kForkingChild);
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
@@ -251,7 +251,8 @@ TEST_CASE("child forks in the middle of a mark", "[.child]") {
   });
   const tricolor::impl::Handshake& handshake = tricolor::impl::Heap::existing()->handshake();
   int in_the_middle = 0;
-  for (int round = 0; round < 40; ++round) {
+  const int rounds = event_rounds();
+  for (int round = 0; round < rounds; ++round) {
     tricolor::impl::MarkEpoch epoch = 0;
     while (!tricolor::impl::is_marking(epoch = handshake.epoch())) make_node(1);
     Node* const fresh = make_node(7);  // black
@@ -271,11 +272,11 @@ TEST_CASE("child forks in the middle of a mark", "[.child]") {
   end = true;
   join(collector);
   CHECK(is_whole());
-  CHECK(in_the_middle >= 20);
+  CHECK(in_the_middle >= rounds / 2);
 }
 
 TEST_CASE("a fork in the middle of a mark does not wait for it, and the child gives it up",
-          "[process]") {
+          "[process][events]") {
   if (skipped_under_sanitizers()) return;
   for (const char* debug : {"gccheckmark=1,clobberfree=1", "gccheckmark=1,workers=3,seed=5"}) {
     Variables variables = kForkingChild;
@@ -576,7 +577,7 @@ namespace {
 
 TEST_CASE("child forks and the children exit", "[.child]") {
   make_node(1);
-  const int rounds = 1'000;
+  const int rounds = event_rounds();
   int failed = 0;
   for (int round = 0; round < rounds && failed < 5; ++round) {
     std::fflush(nullptr);  // or exit writes what is there once more
@@ -587,7 +588,8 @@ TEST_CASE("child forks and the children exit", "[.child]") {
   CHECK(failed == 0);
 }
 
-TEST_CASE("a process exits while its threads allocate and collect, a thousand times", "[process]") {
+TEST_CASE("a process exits while its threads allocate and collect, again and again",
+          "[process][events]") {
   if (skipped_under_sanitizers()) return;
   const ProgramEnd end = run_program("child forks and the children exit", kForkingChild);
   INFO(end.output);

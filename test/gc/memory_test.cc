@@ -431,6 +431,47 @@ TEST_CASE("child cannot start threads", "[.child]") {
   CHECK(all_intact(list, 1'000));
   CHECK(gc::stats().cycles_total >= 3);
 }
+TEST_CASE("child is refused memory again and again", "[.child]") {
+  make_node(1);
+  constexpr std::uint64_t kLength = 10'000;
+  gc::root<Node> list;
+  REQUIRE(grow_until_refused(list, kLength) == kLength);
+  std::atomic<bool> end{false};
+  std::atomic<int> lost{0};
+  std::thread beside = start_thread([&] {
+    while (!end) {
+      gc::root<Node> own;
+      const std::uint64_t length = grow_until_refused(own, kLength);
+      if (!all_intact(own, length)) ++lost;
+    }
+  });
+  limit(RLIMIT_AS, virtual_bytes() + 100 * kMiB);
+  int refused = 0;
+  const int rounds = event_rounds();
+  for (int round = 0; round < rounds; ++round) {
+    try {
+      gc::make_array<char>(200 * kMiB);
+    } catch (const std::bad_alloc&) {
+      ++refused;
+    }
+    if (!all_intact(list, kLength)) ++lost;
+  }
+  end = true;
+  join(beside);
+  CHECK(refused == rounds);
+  CHECK(lost == 0);
+}
+
+TEST_CASE("memory that the kernel refuses again and again costs no object and hangs nobody",
+          "[process][events]") {
+  if (kShadowMemory) {
+    WARN("skipped: the sanitizer's own memory stands outside of such limits");
+    return;
+  }
+  const ProgramEnd end = run_program("child is refused memory again and again");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
 
 TEST_CASE(
     "when the kernel refuses memory an allocation collects, then throws bad_alloc; dropped memory "

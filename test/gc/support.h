@@ -301,4 +301,10 @@ inline std::uint64_t test_seed() {
   return impl::os::now_ns();
 }
 
+// How often a test makes an event of the process happen: TRICOLOR_TEST_EVENTS, or 1,000 times.
+inline int event_rounds() {
+  const char* const given = std::getenv("TRICOLOR_TEST_EVENTS");
+  return given != nullptr ? std::atoi(given) : 1'000;
+}
+
 }  // namespace tricolor::test
