@@ -1,6 +1,7 @@
 #include "gc/pacer.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "alloc/base/check.h"
 
@@ -100,7 +101,7 @@ MarkWorkers mark_workers(std::uint32_t cpus, CycleKind kind) {
     return workers;
   }
   const double wanted = cpus * kCollectorShare;
-  workers.dedicated = static_cast<std::uint32_t>(wanted + 0.5);
+  workers.dedicated = static_cast<std::uint32_t>(std::lround(wanted));
   const double error = workers.dedicated / wanted - 1;
   if (error < -kMostRoundingError || error > kMostRoundingError) {
     if (workers.dedicated > wanted) --workers.dedicated;
