@@ -37,6 +37,8 @@ struct Allocator {
 
   // Bytes in cells handed out to threads (claims count whole) less those swept: the heap's size as the pacer sees it.
   std::atomic<std::int64_t> live_bytes{0};
+  // Of those handed out since the last mark, the ones that are to be scanned if they live.
+  std::atomic<std::uint64_t> new_scan_bytes{0};
   // Since the start, for statistics: claimed less given back; swept.
   std::atomic<std::uint64_t> allocated_bytes{0};
   std::atomic<std::uint64_t> freed_bytes{0};
@@ -47,7 +49,8 @@ struct Allocator {
   bool clobber_free = false;                    // free cells are filled with 0xdeadbeef
   std::uint32_t most_cells_a_claim = 1u << 16;  // stress: claims this small
 
-  void count_claimed(std::size_t bytes) {
+  void count_claimed(std::size_t bytes, detail::ScanMode scan) {
+    if (scan != detail::ScanMode::none) new_scan_bytes.fetch_add(bytes, std::memory_order_relaxed);
     live_bytes.fetch_add(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
     allocated_bytes.fetch_add(bytes, std::memory_order_relaxed);
   }

@@ -127,10 +127,11 @@ void accept_claim(Allocator& allocator, LocalCache& cache, const Kind& kind, con
   for (const std::uint64_t mask : claim.mask)
     cells += static_cast<std::size_t>(std::popcount(mask));
   cache.claimed_cells += cells;
+  cache.claimed_bytes += cells * kind.cell_bytes;
   std::uint32_t& taken = cache.taken_bytes[kind.id];
   taken = std::min<std::uint32_t>(taken + static_cast<std::uint32_t>(cells) * kind.cell_bytes,
                                   kClaimShare * kLargestClaimBytes);
-  allocator.count_claimed(cells * kind.cell_bytes);
+  allocator.count_claimed(cells * kind.cell_bytes, kind.scan);
 }
 
 void return_all(Allocator& allocator, LocalCache& cache) {

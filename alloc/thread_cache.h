@@ -28,6 +28,7 @@ struct LocalCache : detail::thread_cache {
       nullptr;  // kinds that have had a claim since the last return_all, each once
   std::uint32_t open_count = 0;
   std::uint64_t claimed_cells = 0;  // ever, for statistics and stress
+  std::uint64_t claimed_bytes = 0;  // ever, with large objects
 };
 
 // Makes room for the runs of kind `id`. False when memory is refused.

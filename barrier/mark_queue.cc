@@ -47,16 +47,21 @@ void PacketPool::give_empty(WorkPacket* packet) {
 }
 
 void PacketPool::share(WorkPacket* packet) {
-  bool wake = false;
+  const std::atomic<std::uint32_t>* wake = nullptr;
   {
     const Guard guard(x_lock);
     packet->next = x_shared;
     x_shared = packet;
     x_shared_count.fetch_add(1, std::memory_order_relaxed);
-    x_news.fetch_add(1, std::memory_order_relaxed);
-    wake = x_hungry.load(std::memory_order_relaxed);
+    if (x_coordinator_waits == Waits::for_work) {
+      x_coordinator_news.fetch_add(1, std::memory_order_relaxed);
+      wake = &x_coordinator_news;
+    } else if (x_waiting_helpers != 0 && helpers_may_come()) {
+      x_helper_news.fetch_add(1, std::memory_order_relaxed);
+      wake = &x_helper_news;  // any of them may come
+    }
   }
-  if (wake) os::futex_wake_one(x_news);
+  if (wake != nullptr) os::futex_wake_one(*wake);
 }
 
 WorkPacket* PacketPool::take_shared() {
@@ -74,15 +79,17 @@ WorkPacket* PacketPool::pop_shared() {
   return packet;
 }
 
-void PacketPool::begin(bool helped) {
+void PacketPool::begin(std::size_t most_helpers, Assisted assisted) {
   const Guard guard(x_lock);
   dcheck(x_working == 0, "queue.end");
   x_working = 1;
-  x_helped = helped;
-  x_hungry.store(helped && x_waiting != 0, std::memory_order_relaxed);
+  x_open = true;
+  x_most_helpers = most_helpers;
+  x_assisted = assisted == Assisted::yes;
+  note_hunger();
 }
 
-WorkPacket* PacketPool::next_or_end() {
+WorkPacket* PacketPool::next_or_end(std::uint64_t not_before_ns) {
   const Guard guard(x_lock);
   --x_working;
   for (;;) {
@@ -91,42 +98,88 @@ WorkPacket* PacketPool::next_or_end() {
       rest_with_lock();
       --x_working;
     }
-    if (WorkPacket* const packet = pop_shared(); packet != nullptr) {
-      ++x_working;
-      return packet;
-    }
-    if (x_working == 0) {  // [queue.end]
-      x_helped = false;
-      x_hungry.store(false, std::memory_order_relaxed);
+    if (x_working == 0 && x_shared == nullptr) {  // [queue.end]
+      x_open = false;
+      note_hunger();
       return nullptr;
     }
-    wait_for_news();
+    const std::uint64_t now = not_before_ns == 0 ? 0 : os::now_ns();
+    if (now >= not_before_ns || x_hurry.load(std::memory_order_relaxed)) {
+      if (WorkPacket* const packet = pop_shared(); packet != nullptr) {
+        ++x_working;
+        return packet;
+      }
+      not_before_ns = 0;
+    }
+    wait_as_coordinator(not_before_ns == 0 ? 0 : not_before_ns - now);
   }
 }
 
 WorkPacket* PacketPool::next_as_helper(bool worked) {
   const Guard guard(x_lock);
-  if (worked && --x_working == 0 && x_shared == nullptr) {
-    x_news.fetch_add(1, std::memory_order_relaxed);
-    os::futex_wake_all(x_news);  // the coordinator is among those who wait
+  if (worked) {
+    --x_helping;
+    stop_working();
   }
   while (!x_end_helpers) {
-    if (x_helped && !x_pause.load(std::memory_order_relaxed)) {
+    if (helpers_may_come() && !x_pause.load(std::memory_order_relaxed)) {
       if (WorkPacket* const packet = pop_shared(); packet != nullptr) {
+        ++x_helping;
         ++x_working;
         return packet;
       }
     }
-    wait_for_news();
+    wait_as_helper();
   }
   return nullptr;
+}
+
+WorkPacket* PacketPool::take_to_assist() {
+  if (!has_shared()) return nullptr;
+  const Guard guard(x_lock);
+  if (!x_open || !x_assisted || x_pause.load(std::memory_order_relaxed)) return nullptr;
+  WorkPacket* const packet = pop_shared();
+  if (packet != nullptr) ++x_working;
+  return packet;
+}
+
+void PacketPool::end_assist() {
+  const Guard guard(x_lock);
+  stop_working();
+}
+
+// With the lock held, as all that follow.
+void PacketPool::stop_working() {
+  if (--x_working == 0) tell_coordinator();  // it may be the end
+}
+
+void PacketPool::tell_coordinator() {
+  if (x_coordinator_waits == Waits::no) return;
+  x_coordinator_news.fetch_add(1, std::memory_order_relaxed);
+  os::futex_wake_one(x_coordinator_news);
+}
+
+void PacketPool::tell_helpers() {
+  x_helper_news.fetch_add(1, std::memory_order_relaxed);
+  os::futex_wake_all(x_helper_news);
+}
+
+void PacketPool::note_hunger() {
+  x_hungry.store(x_open && (x_assisted || x_coordinator_waits == Waits::for_work ||
+                            (x_waiting_helpers != 0 && helpers_may_come())),
+                 std::memory_order_relaxed);
+}
+
+void PacketPool::set_hurry(bool hurry) {
+  const Guard guard(x_lock);
+  x_hurry.store(hurry, std::memory_order_relaxed);
+  if (hurry) tell_coordinator();
 }
 
 void PacketPool::end_helpers() {
   const Guard guard(x_lock);
   x_end_helpers = true;
-  x_news.fetch_add(1, std::memory_order_relaxed);
-  os::futex_wake_all(x_news);
+  tell_helpers();
 }
 
 void PacketPool::let_helpers_come() {
@@ -137,13 +190,15 @@ void PacketPool::let_helpers_come() {
 void PacketPool::pause() {
   const Guard guard(x_lock);
   x_pause.store(true, std::memory_order_relaxed);
+  tell_coordinator();  // so that it rests instead of waiting
 }
 
 void PacketPool::resume() {
   const Guard guard(x_lock);
   x_pause.store(false, std::memory_order_relaxed);
-  x_news.fetch_add(1, std::memory_order_relaxed);
-  os::futex_wake_all(x_news);
+  x_resumed.fetch_add(1, std::memory_order_relaxed);
+  os::futex_wake_all(x_resumed);
+  tell_helpers();
 }
 
 bool PacketPool::all_rest() {
@@ -161,7 +216,10 @@ void PacketPool::rest_with_lock() {
     ++x_resting;
     x_rests.fetch_add(1, std::memory_order_relaxed);
     os::futex_wake_all(x_rests);
-    wait_for_news();
+    const std::uint32_t resumed = x_resumed.load(std::memory_order_relaxed);
+    x_lock.unlock();
+    os::futex_wait(x_resumed, resumed);
+    x_lock.lock();
     --x_resting;
   }
 }
@@ -176,30 +234,53 @@ void PacketPool::forget_helpers(WorkPacket* more) {
   while (WorkPacket* const packet = pop_shared()) forget(packet);
   x_working = 0;
   x_resting = 0;
-  x_helped = false;
+  x_open = false;
+  x_helping = 0;
+  x_waiting_helpers = 0;
+  x_coordinator_waits = Waits::no;
   x_pause.store(false, std::memory_order_relaxed);
   x_postponed.store(false, std::memory_order_relaxed);
-  x_waiting = 0;
   x_end_helpers = false;
-  x_hungry.store(false, std::memory_order_relaxed);
+  note_hunger();
 }
+
+namespace {
+
+constexpr int kLooks = 200;  // a few microseconds: a packet is often about to come
+
+void look_for_change(const std::atomic<std::uint32_t>& word, std::uint32_t now) {
+  // Relaxed: the lock that is taken next orders.
+  for (int i = 0; i < kLooks && word.load(std::memory_order_relaxed) == now; ++i) os::relax();
+}
+
+}  // namespace
 
 // With the lock held, which it gives up meanwhile. What is waited for may be missed only by news that came before the lock
 // was given up, and those have changed the word.
-void PacketPool::wait_for_news() {
-  constexpr int kLooks = 200;  // a few microseconds: a packet is often about to come
-  const std::uint32_t news = x_news.load(std::memory_order_relaxed);
-  ++x_waiting;
-  x_hungry.store(x_helped, std::memory_order_relaxed);
-  const bool spin = x_helped;
+void PacketPool::wait_as_coordinator(std::uint64_t at_most_ns) {
+  const std::uint32_t news = x_coordinator_news.load(std::memory_order_relaxed);
+  x_coordinator_waits = at_most_ns == 0 ? Waits::for_work : Waits::for_its_time;
+  note_hunger();
   x_lock.unlock();
-  // Relaxed: the lock below orders.
-  for (int i = 0; spin && i < kLooks && x_news.load(std::memory_order_relaxed) == news; ++i)
-    os::relax();
-  os::futex_wait(x_news, news);
+  if (at_most_ns == 0) look_for_change(x_coordinator_news, news);
+  os::futex_wait(x_coordinator_news, news, at_most_ns);
   x_lock.lock();
-  --x_waiting;
-  x_hungry.store(x_helped && x_waiting != 0, std::memory_order_relaxed);
+  x_coordinator_waits = Waits::no;
+  note_hunger();
+}
+
+// The same.
+void PacketPool::wait_as_helper() {
+  const std::uint32_t news = x_helper_news.load(std::memory_order_relaxed);
+  ++x_waiting_helpers;
+  note_hunger();
+  const bool spin = helpers_may_come();
+  x_lock.unlock();
+  if (spin) look_for_change(x_helper_news, news);
+  os::futex_wait(x_helper_news, news);
+  x_lock.lock();
+  --x_waiting_helpers;
+  note_hunger();
 }
 
 void PacketPool::trim() {
@@ -232,6 +313,15 @@ void MarkQueue::share_half() {
   packet->count = half;
   x_packet->count -= half;
   x_pool.share(packet);
+}
+
+bool MarkQueue::give_all() {
+  if (x_packet->count == 0) return true;
+  WorkPacket* const packet = x_pool.take_empty();
+  if (packet == nullptr) return false;
+  x_pool.share(x_packet);
+  x_packet = packet;
+  return true;
 }
 
 bool MarkQueue::accept(WorkPacket* packet) {

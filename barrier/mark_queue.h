@@ -3,17 +3,20 @@
 //
 // One marker coordinates, the others help. A helper waits for a shared packet from its start to its end, through cycles
 // and between them, so it is woken only when there is work for it, and a cycle never waits for a helper that has not come.
+// Threads of the program that pay for what they allocate (gc/assist.h) take packets when there are any, and do not wait.
 //
 //   marker        works while                                 stops working when
-//   coordinator   from begin() on                             next_or_end() finds nothing in the pool
+//   coordinator   from begin() on                             next_or_end() is called: it has nothing in hand
 //   helper        from the packet that next_as_helper() gave  next_as_helper() is called again
+//   assist        from the packet that take_to_assist() gave  end_assist() is called: it has nothing in hand
 //
 // Invariant [queue.end]: a grey cell that is queued is in the pool or with a marker that works, and who works and what the
 //   pool has change under one lock. So "nobody works and nothing is shared" is seen at one instant, and is final: only who
-//   works can share. No counters are read one after another, and nothing is waited out.
-//   While the program runs, others share work too (barrier/shader.h), also when nobody works any more. Helpers do not take
-//   that: they take nothing from the moment in which the coordinator was told of the end until it begins again, so "nobody
-//   works" stays true, and what is shared is seen by the last stop (gc/cycle.h, [cycle.end]).
+//   works can share. No counters are read one after another, and nothing is waited out. Who works counts whether or not it
+//   has a CPU.
+//   While the program runs, others share work too (barrier/shader.h), also when nobody works any more. Helpers and assists do
+//   not take that: they take nothing from the moment in which the coordinator was told of the end until it begins again, so
+//   "nobody works" stays true, and what is shared is seen by the last stop (gc/cycle.h, [cycle.end]).
 // Invariant [queue.exact]: a grey cell is marked and in exactly one packet, or its grey bit and `rescan` of its span are set.
 // Invariant [queue.bounded]: there are never more than most_packets packets. When no packet can be had (the bound, or the
 //   kernel refuses memory) push() says so; the cell is postponed: it gets its grey bit, and once the queues are empty the
@@ -48,12 +51,23 @@ class PacketPool {
   // Relaxed: a hint that saves the lock; markers that find nothing ask again before they stop.
   bool has_shared() const { return x_shared_count.load(std::memory_order_relaxed) != 0; }
 
-  // The coordinator works from now on. With `helped` the helpers take part until the end.
-  void begin(bool helped);
-  // The coordinator has no work: waits for a packet, or for the end of marking, which is null.
-  WorkPacket* next_or_end();
+  // May threads of the program take work, too?
+  enum class Assisted : std::uint8_t { no, yes };
+
+  // The coordinator works from now on, until the end with at most so many helpers.
+  void begin(std::size_t most_helpers, Assisted assisted);
+  // The coordinator has no work: waits for a packet, or for the end of marking, which is null. It takes no packet before
+  // `not_before_ns` (os::now_ns), unless somebody is in a hurry; it is told of the end at once.
+  WorkPacket* next_or_end(std::uint64_t not_before_ns = 0);
   // A helper has no work (any more, when it `worked`): waits for a packet. Null when end_helpers() has been called.
   WorkPacket* next_as_helper(bool worked);
+  // A thread of the program that does not work: a packet, or null when there is none for it now.
+  WorkPacket* take_to_assist();
+  void end_assist();
+  // From now on the coordinator does not put off its work: somebody waits for the end. Until the next call.
+  void set_hurry(bool hurry);
+  // Relaxed: a hint.
+  bool in_hurry() const { return x_hurry.load(std::memory_order_relaxed); }
   // Sends all helpers home, or lets new ones come. Between cycles.
   void end_helpers();
   void let_helpers_come();
@@ -62,7 +76,8 @@ class PacketPool {
   // marking does not end, before resume().
   void pause();
   void resume();
-  // Do all that work rest? Not when nobody works: then the coordinator is elsewhere in the cycle.
+  // Do all that work rest? Not when nobody works: then the coordinator is elsewhere in the cycle, or has just been woken to
+  // rest. One that waits in next_or_end() may as well be waiting: it takes nothing and ends nothing before resume().
   bool all_rest();
   // Changes when a marker goes to rest.
   const std::atomic<std::uint32_t>& rests() const { return x_rests; }
@@ -76,7 +91,8 @@ class PacketPool {
   Mutex& mutex() { return x_lock; }
   void forget_helpers(WorkPacket* more);
 
-  // Does a marker wait in vain? Relaxed: a hint; who follows it in vain has shared a packet too early.
+  // Does a marker wait in vain, or may an assist come at any time? Relaxed: a hint; who follows it in vain has shared a packet
+  // too early.
   bool is_wanted() const { return x_hungry.load(std::memory_order_relaxed) && !has_shared(); }
 
   // A grey cell found no room. Any thread.
@@ -100,18 +116,32 @@ class PacketPool {
   std::size_t x_most_packets = 64;
   std::size_t x_most_used = 0;
   std::size_t x_working = 0;  // markers
-  std::size_t x_waiting = 0;  // markers
-  bool x_helped = false;
+  bool x_open = false;        // from begin() until the coordinator was told of the end
+  bool x_assisted = false;
+  std::size_t x_most_helpers = 0;
+  std::size_t x_helping = 0;          // of those that work
+  std::size_t x_waiting_helpers = 0;  // whether or not they may take anything
+  enum class Waits : std::uint8_t { no, for_its_time, for_work };
+  Waits x_coordinator_waits = Waits::no;  // for_its_time: or for the end
   bool x_end_helpers = false;
   std::size_t x_resting = 0;              // of those that work
+  std::atomic<bool> x_hurry{false};       // written under x_lock
   std::atomic<bool> x_pause{false};       // written under x_lock
   std::atomic<std::uint32_t> x_rests{0};  // written under x_lock
   std::atomic<bool> x_postponed{false};   // by anybody
-  std::atomic<bool> x_hungry{false};      // x_helped and somebody waits; written under x_lock
-  std::atomic<std::uint32_t> x_news{
-      0};  // changes under x_lock with everything that a waiting marker waits for
+  std::atomic<bool> x_hungry{false};  // whoever comes takes what is shared; written under x_lock
+  // Each changes under x_lock with everything that those who wait for it wait for.
+  std::atomic<std::uint32_t> x_coordinator_news{0};
+  std::atomic<std::uint32_t> x_helper_news{0};
+  std::atomic<std::uint32_t> x_resumed{0};
 
-  void wait_for_news();
+  bool helpers_may_come() const { return x_open && x_helping < x_most_helpers; }
+  void note_hunger();
+  void stop_working();
+  void tell_coordinator();
+  void tell_helpers();
+  void wait_as_coordinator(std::uint64_t at_most_ns);
+  void wait_as_helper();
   void rest_with_lock();
   WorkPacket* pop_shared();
 };
@@ -153,9 +183,15 @@ class MarkQueue {
   // Forgets all work. In a forked child.
   void clear() { x_packet->count = 0; }
   // The coordinator's queue is empty: waits for work. False when marking has ended.
-  bool refill_or_end() { return accept(x_pool.next_or_end()); }
+  bool refill_or_end(std::uint64_t not_before_ns = 0) {
+    return accept(x_pool.next_or_end(not_before_ns));
+  }
   // The same for a helper. False when it is to end.
   bool refill_as_helper(bool worked) { return accept(x_pool.next_as_helper(worked)); }
+  // The same for an assist. False when there is nothing for it.
+  bool refill_to_assist() { return accept(x_pool.take_to_assist()); }
+  // Hands all that it has to the pool. False, and it still has it, when there is no packet to go on with.
+  bool give_all();
 
  private:
   // Less than this is scanned sooner than somebody is woken for it.

@@ -3,7 +3,8 @@
 //
 //   allocate_slow
 //     0. the next run of the thread's claim, if there is one: all of the rest is skipped
-//     1. a cycle, if one is due; the mutator waits for it (it has chosen no cell yet)
+//     1. a cycle is asked for, if one is due; while one marks, what has been allocated is paid for by marking (assist.h). The
+//        mutator may wait: it has chosen no cell yet
 //     2. unless there are free pages, spans of any kind that are empty once they are swept give theirs
 //        a claim from the kind's spans (sweeping at most kSweepTries of them), else a fresh span from free pages, else from
 //        the system
@@ -121,7 +122,8 @@ char* take_small(Heap& heap, Mutator& mutator, Kind& kind) {
 
 // Null when there is no memory. When `zero` comes back true the object is still to be zeroed, outside of the critical
 // section, and made ready.
-char* take_large(Heap& heap, Kind& kind, const detail::cell_request& request, bool& zero) {
+char* take_large(Heap& heap, Mutator& mutator, Kind& kind, const detail::cell_request& request,
+                 bool& zero) {
   Allocator& allocator = heap.allocator();
   const PageCount pages = pages_for(request.bytes);
   if (pages.value > UINT32_MAX) return nullptr;
@@ -136,7 +138,8 @@ char* take_large(Heap& heap, Kind& kind, const detail::cell_request& request, bo
     allocator.count_black(1, pages.bytes());
   }
   alloc_words(span)[0].store(1, std::memory_order_release);
-  allocator.count_claimed(pages.bytes());
+  allocator.count_claimed(pages.bytes(), kind.scan);
+  mutator.claimed_bytes += pages.bytes();
   return run->first.data();
 }
 
@@ -192,7 +195,7 @@ char* try_allocate(Heap& heap, Mutator& mutator, Kind& kind, const detail::cell_
   {
     const CriticalSection critical(mutator);
     cell = kind.cell_bytes != 0 ? take_small(heap, mutator, kind)
-                                : take_large(heap, kind, request, zero);
+                                : take_large(heap, mutator, kind, request, zero);
     if (listed != nullptr) *listed = cell;
   }
   if (cell != nullptr && zero) make_ready(heap, cell, pages_for(request.bytes).bytes());
@@ -226,6 +229,8 @@ bool ask_host(Heap& heap, Mutator& mutator, std::size_t bytes) {
   if (request.bytes > std::size_t{1} << kAddressBits) throw std::bad_alloc();
   do {
     heap.cycle().collect_if_due(mutator);
+    // The next claim of small cells is paid for when it is used up.
+    heap.assists().pay(mutator, request.size_class == detail::kLargeClass ? request.bytes : 0);
     collect_under_stress(heap, mutator);
     // Looked up each time: registering it needs memory, too.
     for (bool collected = false;; collected = true) {

@@ -24,18 +24,13 @@ bool is_past(std::uint32_t counter, std::uint32_t ticket) {
   return static_cast<std::int32_t>(counter - ticket) >= 0;
 }
 
-// The heap size at which a cycle that marks beside the program starts: 70 % of the way from what is alive to the goal.
-std::uint64_t trigger_before(std::uint64_t goal, std::uint64_t marked) {
-  return goal == kNoGoal || goal <= marked ? goal : marked + (goal - marked) / 10 * 7;
-}
-
 }  // namespace
 
 Cycle::Cycle(Heap& heap)
     : x_heap(heap),
       x_segments(heap.allocator().metadata),
       x_sweeper(heap.allocator()),
-      x_crew(heap.allocator(), heap.packets()),
+      x_crew(heap.allocator(), heap.packets(), heap.assists()),
       x_goal_bytes(kNoGoal),
       x_trigger_bytes(kNoGoal) {}
 
@@ -47,15 +42,15 @@ bool Cycle::create() {
     return false;
   }
   x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);
-  reset_goal();
+  commit(SweepState::kDone);
   return true;
 }
 
 // ---- the cycle
 
-void Cycle::run(bool forced) {
+void Cycle::run(Why why) {
   finish_previous_sweep();
-  open(forced);
+  open(why);
   if (!arm()) return;
   mark_roots();
   mark_until_nothing_is_grey();
@@ -65,19 +60,28 @@ void Cycle::run(bool forced) {
 
 void Cycle::finish_previous_sweep() {
   x_sweeper.finish();
-  if (x_phase.now() == Phase::kSweep) x_phase.advance(Phase::kSweep, Phase::kOff);
+  if (x_phase.now() != Phase::kSweep) return;
+  x_phase.advance(Phase::kSweep, Phase::kOff);
+  commit(SweepState::kDone);
 }
 
-void Cycle::open(bool forced) {
+void Cycle::open(Why why) {
   Allocator& allocator = x_heap.allocator();
   x_record = {};
   x_record.number = x_numbers.cycles.load(std::memory_order_relaxed) + 1;
-  x_record.forced = forced;
-  x_record.goal_bytes = goal_bytes();
+  x_why = why;
+  x_record.forced = why.forced;
   x_record.processors_count = os::cpu_count();
   x_beside_the_program = x_heap.settings().gcstoptheworld == 0;
+  const int given = x_heap.settings().workers;
+  MarkWorkers workers = mark_workers(x_record.processors_count, kind());
+  if (given != 0) workers = {.dedicated = static_cast<std::uint32_t>(given)};
+  // The coordinator is the fractional worker, if there is one.
+  x_share = workers.fractional_cpus > 0 ? workers.fractional_cpus : 1;
   const std::size_t most = most_markers();
-  x_crew.begin(markers_wanted(most), most, x_beside_the_program ? Markers::several : Markers::one);
+  const std::size_t markers = workers.dedicated + (workers.fractional_cpus > 0 ? 1 : 0);
+  x_crew.begin(std::clamp<std::size_t>(markers, 1, most), most,
+               x_beside_the_program ? Markers::several : Markers::one, x_record.processors_count);
   x_heap.shaded().objects.store(0, std::memory_order_relaxed);
   x_heap.shaded().bytes.store(0, std::memory_order_relaxed);
   allocator.black_objects.store(0, std::memory_order_relaxed);
@@ -98,10 +102,10 @@ std::size_t Cycle::most_markers() const {
       static_cast<std::size_t>(1 + std::max<std::int64_t>(0, live) / kBytesAMarker));
 }
 
-// All CPUs for a cycle that somebody waits for; else a quarter of them, as Go.
-std::size_t Cycle::markers_wanted(std::size_t most) const {
-  if (!x_beside_the_program || x_record.forced || x_heap.settings().workers != 0) return most;
-  return std::min<std::size_t>(most, std::max<std::size_t>(1, (os::cpu_count() + 2) / 4));
+CycleKind Cycle::kind() const {
+  if (!x_beside_the_program) return CycleKind::kStopped;
+  if (x_why.forced) return CycleKind::kForced;
+  return x_why.timer ? CycleKind::kPeriodic : CycleKind::kHeap;
 }
 
 // Ends with a complete list of segments in use and the world stopped, the time it took to stop; or with nothing, when memory
@@ -160,9 +164,54 @@ bool Cycle::arm() {
     if (may_be_closed(segment)) mark_segment(segment);
   }
   x_stopped_bytes = x_crew.coordinator().marked_bytes();  // helpers may be at work
+  start_pacing();
   if (x_beside_the_program) handshake.start();
   x_armed_ns = os::now_ns();
+  x_armed_cpu_ns = os::thread_cpu_ns();
+  x_crew.coordinator().begin_share(x_share);
+  // Release: nothing but the number. Pairs with request_and_wait.
+  x_armed.store(x_started.load(std::memory_order_relaxed), std::memory_order_release);
+  os::futex_wake_all(x_armed);
   return true;
+}
+
+// World stopped.
+void Cycle::start_pacing() {
+  const Allocator& allocator = x_heap.allocator();
+  Assists& assists = x_heap.assists();
+  assists.begin_cycle();
+  x_assist_cpu_ns_before = assists.cpu_ns();
+  x_reported_root_bytes = 0;
+  CycleStart start;
+  start.now_ns = os::now_ns();
+  start.live_bytes = x_record.heap_start_bytes;
+  start.heap_scan_bytes = x_numbers.heap_work_bytes.load(std::memory_order_relaxed) +
+                          allocator.new_scan_bytes.load(std::memory_order_relaxed);
+  // Of the last cycle, as far as this one does not know better yet.
+  start.stack_bytes = x_numbers.stack_bytes.load(std::memory_order_relaxed);
+  start.globals_bytes = x_numbers.globals_bytes.load(std::memory_order_relaxed);
+  if (start.globals_bytes == 0) {
+    for (const Segment& segment : x_segments)
+      start.globals_bytes += static_cast<std::size_t>(segment.end - segment.begin);
+  }
+  start.cpus = x_record.processors_count;
+  start.kind = kind();
+  {
+    const Guard guard(x_pacer_lock);
+    x_pacer.start_cycle(start);
+    assists.set_ratio(x_pacer.assist_ratio(start.live_bytes, 0));
+    publish_goal();
+  }
+  x_revised_live_bytes.store(start.live_bytes, std::memory_order_relaxed);
+  if (x_beside_the_program) assists.begin_marking();
+}
+
+// Roots that have been read are work that has been done.
+void Cycle::report_root_work() {
+  const std::uint64_t now = x_stack_bytes + x_globals_bytes;
+  if (now == x_reported_root_bytes) return;
+  x_heap.assists().count_work(now - x_reported_root_bytes, Assists::By::worker);
+  x_reported_root_bytes = now;
 }
 
 // Invariant [cell.construction]: a cell whose constructor has not returned when a cycle begins, of a type with a trace function,
@@ -179,15 +228,18 @@ void Cycle::keep_constructions() {
 void Cycle::mark_roots() {
   perturb();
   x_heap.handshake().for_each_in_turn([this](Mutator& m) { mark_mutator(m); });
+  report_root_work();
   if (x_beside_the_program) x_heap.slot_check().look(x_segments);
   for (Segment& segment : x_segments) {
     if (!may_be_closed(segment)) mark_segment(segment);
+    report_root_work();
   }
   if (is_planted(Fault::no_handle_roots)) return;
   x_heap.roots().for_each([this](const void*, void* word) {
     x_globals_bytes += sizeof word;
     x_crew.coordinator().mark_word(reinterpret_cast<std::uintptr_t>(word));
   });
+  report_root_work();
 }
 
 // [handshake.visit]. Its turn is held.
@@ -254,6 +306,7 @@ void Cycle::mark_until_nothing_is_grey() {
     if (shade_logs() && !is_planted(Fault::no_last_test)) continue;
     perturb();
     x_marked_ns = os::now_ns();
+    x_marked_cpu_ns = os::thread_cpu_ns();
     count_stop(x_heap.handshake().stop(Handshake::Purpose::end));
     const std::uint64_t before = x_crew.coordinator().marked_bytes();
     const bool ended = end_marking();
@@ -263,6 +316,7 @@ void Cycle::mark_until_nothing_is_grey() {
     x_numbers.pauses.count(os::now_ns() - x_marked_ns);
   }
   x_marked_ns = os::now_ns();
+  x_marked_cpu_ns = os::thread_cpu_ns();
   x_stopped_bytes = x_crew.marked_bytes();
 }
 
@@ -291,6 +345,7 @@ void Cycle::start_sweeping() {
   perturb();
   x_heap.handshake().next_epoch();
   allocator.allocate_black.store(false, std::memory_order_relaxed);
+  x_heap.assists().end_marking();
   const std::uint64_t marked_bytes = x_crew.marked_bytes() +
                                      x_heap.shaded().bytes.load(std::memory_order_relaxed) +
                                      allocator.black_bytes.load(std::memory_order_relaxed);
@@ -308,18 +363,43 @@ void Cycle::start_sweeping() {
       x_crew.marked_bytes() + x_heap.shaded().bytes.load(std::memory_order_relaxed),
       std::memory_order_relaxed);
   x_numbers.stopped_bytes_total.fetch_add(x_stopped_bytes, std::memory_order_relaxed);
-  x_numbers.conservative_cells.store(x_crew.conservative_cells(), std::memory_order_relaxed);
+  x_numbers.conservative_cells.store(
+      x_crew.conservative_cells() + x_heap.assists().conservative_cells(),
+      std::memory_order_relaxed);
   x_numbers.stack_bytes.store(x_stack_bytes, std::memory_order_relaxed);
   x_numbers.globals_bytes.store(x_globals_bytes, std::memory_order_relaxed);
 
+  end_pacing();
   allocator.live_bytes.store(static_cast<std::int64_t>(marked_bytes), std::memory_order_relaxed);
+  allocator.new_scan_bytes.store(0, std::memory_order_relaxed);
   // Relaxed: start() publishes it to the mutators.
   allocator.sweep_epoch.fetch_add(1, std::memory_order_relaxed);
   x_sweeper.arm();
-  reset_goal();
+  commit(SweepState::kUnfinished);
   x_phase.advance(Phase::kMarkTermination, Phase::kSweep);
   if (x_heap.settings().gcstoptheworld == 2) x_sweeper.finish();
   x_heap.handshake().start();
+  x_heap.assists().forgive();  // not in the stop: each is a system call
+}
+
+// World stopped.
+void Cycle::end_pacing() {
+  const Assists& assists = x_heap.assists();
+  x_record.worker_cpu_ns = x_marked_cpu_ns - x_armed_cpu_ns + x_crew.helpers_cpu_ns();
+  x_record.assist_cpu_ns = assists.cpu_ns() - x_assist_cpu_ns_before;
+  CycleEnd end;
+  end.now_ns = x_marked_ns;
+  end.live_bytes = x_record.heap_end_bytes;
+  end.marked_bytes = x_record.heap_marked_bytes;
+  end.stack_work_bytes = x_stack_bytes;
+  end.globals_work_bytes = x_globals_bytes;
+  end.heap_work_bytes = assists.work_bytes() - x_reported_root_bytes;
+  end.background_ns = x_record.worker_cpu_ns;
+  end.assist_ns = x_record.assist_cpu_ns;
+  const Guard guard(x_pacer_lock);
+  const CycleOutcome outcome = x_pacer.end_cycle(end);
+  x_record.goal_bytes = outcome.goal_bytes;
+  x_numbers.heap_work_bytes.store(end.heap_work_bytes, std::memory_order_relaxed);
 }
 
 namespace {
@@ -361,16 +441,15 @@ void Cycle::close() {
   x_record.mark_clock_ns = x_marked_ns - x_armed_ns;
   x_record.last_stop_clock_ns = end_ns - x_marked_ns;
   x_record.first_stop_cpu_ns = x_record.first_stop_clock_ns * x_record.processors_count;
-  x_record.worker_cpu_ns = x_record.mark_clock_ns * x_crew.markers();
   x_record.last_stop_cpu_ns = x_record.last_stop_clock_ns * x_record.processors_count;
   x_numbers.cycles.fetch_add(1, std::memory_order_relaxed);
   if (x_record.forced) x_numbers.forced.fetch_add(1, std::memory_order_relaxed);
   x_last_end_ns.store(end_ns, std::memory_order_relaxed);
   x_numbers.mark_ns_last.store(x_record.mark_clock_ns, std::memory_order_relaxed);
   x_numbers.mark_ns_total.fetch_add(x_record.mark_clock_ns, std::memory_order_relaxed);
-  x_numbers.cpu_ns_total.fetch_add(
-      x_record.first_stop_cpu_ns + x_record.worker_cpu_ns + x_record.last_stop_cpu_ns,
-      std::memory_order_relaxed);
+  x_numbers.cpu_ns_total.fetch_add(x_record.first_stop_cpu_ns + x_record.worker_cpu_ns +
+                                       x_record.assist_cpu_ns + x_record.last_stop_cpu_ns,
+                                   std::memory_order_relaxed);
   if (x_heap.settings().gctrace == 0) return;
 
   const std::uint64_t since_init_ns = end_ns - x_heap.begin_ns();
@@ -401,31 +480,68 @@ bool Cycle::is_running() const {
   return x_completed.load(std::memory_order_acquire) != x_started.load(std::memory_order_relaxed);
 }
 
-void Cycle::reset_goal() {
+// What the pacer goes by, as it is now.
+void Cycle::commit(SweepState sweep) {
   const Allocator& allocator = x_heap.allocator();
   const Settings& settings = x_heap.settings();
-  PacerInput in;
-  in.marked_bytes = x_numbers.marked_bytes.load(std::memory_order_relaxed);
-  in.stack_bytes = x_numbers.stack_bytes.load(std::memory_order_relaxed);
-  in.globals_bytes = x_numbers.globals_bytes.load(std::memory_order_relaxed);
-  in.percent = settings.percent.load(std::memory_order_relaxed);
-  in.min_heap_bytes = settings.min_heap_bytes.load(std::memory_order_relaxed);
-  in.memory_limit_bytes = settings.memory_limit_bytes.load(std::memory_order_relaxed);
+  PacerSettings chosen;
+  chosen.percent = settings.percent.load(std::memory_order_relaxed);
+  chosen.min_heap_bytes = settings.min_heap_bytes.load(std::memory_order_relaxed);
+  chosen.memory_limit_bytes = settings.memory_limit_bytes.load(std::memory_order_relaxed);
+  PacerMemory memory;
+  memory.live_bytes = static_cast<std::uint64_t>(
+      std::max<std::int64_t>(0, allocator.live_bytes.load(std::memory_order_relaxed)));
   const std::uint64_t cells = allocator.allocated_bytes.load(std::memory_order_relaxed) -
                               allocator.freed_bytes.load(std::memory_order_relaxed);
   const std::uint64_t in_use = allocator.pages.in_use_bytes();
-  in.non_heap_bytes = allocator.metadata.mapped_bytes() + allocator.pages.metadata_bytes() +
-                      (in_use > cells ? in_use - cells : 0);
-  // Relaxed: numbers that others act on a little later.
-  const std::uint64_t goal = heap_goal_bytes(in);
+  memory.non_heap_bytes = allocator.metadata.mapped_bytes() + allocator.pages.metadata_bytes() +
+                          (in_use > cells ? in_use - cells : 0);
+  memory.sweep = sweep;
+  const Guard guard(x_pacer_lock);
+  x_pacer.commit(chosen, memory);
+  publish_goal();
+}
+
+// The pacer's lock is held. Relaxed: numbers that others act on a little later.
+void Cycle::publish_goal() {
+  const std::uint64_t goal = x_pacer.goal_bytes();
   x_goal_bytes.store(goal, std::memory_order_relaxed);
-  x_trigger_bytes.store(settings.gcstoptheworld != 0 ? goal : trigger_before(goal, in.marked_bytes),
+  // With the world stopped nothing is allocated between trigger and end.
+  x_trigger_bytes.store(x_heap.settings().gcstoptheworld != 0 ? goal : x_pacer.trigger_bytes(),
                         std::memory_order_relaxed);
 }
 
 void Cycle::settings_changed() {
-  reset_goal();
+  const auto change = [this] {
+    commit(x_phase.now() == Phase::kSweep ? SweepState::kUnfinished : SweepState::kDone);
+  };
+  if (Mutator* const mutator = current_mutator(); mutator != nullptr) {
+    const CriticalSection critical(*mutator);
+    change();
+  } else {
+    change();
+  }
   wake_thread();  // the timer may be due
+}
+
+void Cycle::revise_assist_ratio() {
+  if (!x_pacer_lock.try_lock()) return;  // somebody else does it
+  const auto live = static_cast<std::uint64_t>(
+      std::max<std::int64_t>(0, x_heap.allocator().live_bytes.load(std::memory_order_relaxed)));
+  Assists& assists = x_heap.assists();
+  assists.set_ratio(x_pacer.assist_ratio(live, assists.work_bytes()));
+  x_revised_live_bytes.store(live, std::memory_order_relaxed);
+  x_pacer_lock.unlock();
+}
+
+void Cycle::revise_assist_ratio(Mutator& mutator) {
+  constexpr std::int64_t kWorthIt = 32 << 10;  // bytes
+  const std::int64_t live = x_heap.allocator().live_bytes.load(std::memory_order_relaxed);
+  if (live - static_cast<std::int64_t>(x_revised_live_bytes.load(std::memory_order_relaxed)) <
+      kWorthIt)
+    return;
+  const CriticalSection critical(mutator);
+  revise_assist_ratio();
 }
 
 // ---- requests
@@ -435,6 +551,7 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
 [[gnu::noinline]] void Cycle::collect_when_due(Mutator& mutator) {
   // Inside gc::critical the world cannot be stopped; the next allocation outside sees to it.
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
+  if (is_marking(x_heap.handshake().epoch())) return;  // it pays (assist.h)
   if (reached(x_goal_bytes)) {
     request_and_wait(mutator, Reason::kGoal);
   } else if (!is_running() && !x_is_asked.load(std::memory_order_relaxed)) {
@@ -450,11 +567,12 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
       run_until(request.ticket);
     }
     if (reason == Reason::kTrigger) return;
+    const std::atomic<std::uint32_t>& counter = reason == Reason::kGoal ? x_armed : x_completed;
     for (;;) {
       // Acquire: the cycle's work. Pairs with run_until (release).
-      const std::uint32_t completed = x_completed.load(std::memory_order_acquire);
-      if (is_past(completed, request.ticket)) break;
-      os::futex_wait(x_completed, completed);
+      const std::uint32_t now = counter.load(std::memory_order_acquire);
+      if (is_past(now, request.ticket)) break;
+      os::futex_wait(counter, now);
     }
     if (reason == Reason::kForced) pin_libraries();
   });
@@ -464,11 +582,17 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
 Cycle::Request Cycle::ask_for(Reason reason) {
   const Guard guard(x_lock);
   const std::uint32_t started = x_started.load(std::memory_order_relaxed);
-  if (reason != Reason::kForced && (is_running() || !reached(x_trigger_bytes))) {
+  const bool will_mark =
+      is_running() && (!is_past(x_armed.load(std::memory_order_relaxed), started) ||
+                       is_marking(x_heap.handshake().epoch()));
+  if (reason != Reason::kForced && (will_mark || !reached(x_trigger_bytes))) {
     return {started, false};  // somebody else's cycle sees to it, or has done so
   }
   const std::uint32_t ticket = started + 1;
-  if (reason == Reason::kForced) x_force_next = true;
+  if (reason == Reason::kForced) {
+    x_force_next = true;
+    x_heap.packets().set_hurry(true);  // a cycle that marks now is waited for
+  }
   if (!start_thread()) return {ticket, true};
   x_requested = ticket;
   x_is_asked.store(true, std::memory_order_relaxed);
@@ -557,6 +681,7 @@ void Cycle::serve() {
       if (timer_due_in_ns() == 0 && is_past(x_completed.load(std::memory_order_relaxed),
                                             x_started.load(std::memory_order_relaxed))) {
         x_requested = x_started.load(std::memory_order_relaxed) + 1;
+        x_timer_next = true;
       }
       requested = x_requested;
     }
@@ -613,15 +738,20 @@ void Cycle::wake_thread() {
 void Cycle::run_until(std::uint32_t ticket) {
   const Guard one_at_a_time(x_run);
   while (!is_past(x_completed.load(std::memory_order_relaxed), ticket)) {
-    bool forced = false;
+    Why why = {};
     {
       const Guard guard(x_lock);
-      forced = std::exchange(x_force_next, false);
+      why.forced = std::exchange(x_force_next, false);
+      why.timer = std::exchange(x_timer_next, false);
+      x_heap.packets().set_hurry(false);
       x_started.fetch_add(1, std::memory_order_relaxed);
       x_is_asked.store(false, std::memory_order_relaxed);
     }
-    run(forced);
+    run(why);
     give_out_pins();
+    // Also when memory for the cycle was refused.
+    x_armed.store(x_started.load(std::memory_order_relaxed), std::memory_order_release);
+    os::futex_wake_all(x_armed);
     // Release: the cycle. Pairs with request_and_wait (acquire).
     x_completed.fetch_add(1, std::memory_order_release);
     os::futex_wake_all(x_completed);
@@ -684,6 +814,7 @@ void Cycle::forget_threads(Mutator* survivor) {
   x_has_thread = false;
   x_end_thread = false;
   x_force_next = false;
+  x_timer_next = false;
   x_has_pin_thread = false;
   x_is_asked.store(false, std::memory_order_relaxed);
   x_run_waiters.store(0, std::memory_order_relaxed);
@@ -706,6 +837,8 @@ void Cycle::abandon_marking(Mutator* survivor) {
   }
   x_heap.handshake().abandon_marking(survivor);
   x_phase.abandon();
+  x_pacer.abandon_cycle();
+  x_armed.store(x_completed.load(std::memory_order_relaxed), std::memory_order_relaxed);
   x_started.store(x_completed.load(std::memory_order_relaxed), std::memory_order_relaxed);
   ::new (&x_run) Mutex(LockRank::kRun);  // whoever held it is gone
 }

@@ -21,9 +21,14 @@
 //   So that the stop is rarely in vain, logs are shaded beside the program first (the ragged flush) until that finds nothing.
 //   Each round marks at least one object of the snapshot, of which there are finitely many.
 //
-// Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked. A cycle is
-// asked for when the heap reaches its trigger, in time to be done when it reaches its goal; threads that find it at its goal
-// wait for the cycle that is running. While waiting they do not run, so the stops cost them nothing.
+// When. The pacer (pacer.h) says at which heap size a cycle is due, its trigger, so that it is done when the heap reaches its
+// goal: workers take a quarter of the CPUs, and what a thread allocates while a cycle marks it pays for (assist.h). Pacer and
+// settings are read again after every cycle, when a sweep is done, and when a setting changes.
+//
+// Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked. Threads that
+// find the heap at its trigger ask for a cycle and go on. When they find it at its goal and no cycle marks yet (the collector
+// has not had a CPU), they wait until one does: from then on they pay. While waiting they do not run, so the stops cost them
+// nothing.
 //
 // A cycle asks the loader for nothing (roots/loader.h): who waits for the cycle may hold a lock of the loader's, in a library's
 // constructor or a callback of dl_iterate_phdr. Libraries in which it has found roots are pinned after it, when nobody waits
@@ -49,6 +54,7 @@
 #include "alloc/base/lock.h"
 #include "gc/mark_crew.h"
 #include "gc/mutator.h"
+#include "gc/pacer.h"
 #include "gc/phase.h"
 #include "gc/stats.h"
 #include "gc/sweeper.h"
@@ -68,8 +74,8 @@ class Cycle {
   // A complete cycle that starts after the call; waits for its end.
   void collect(Mutator& mutator);
 
-  // Asks for a cycle if the heap has reached its trigger, and waits for it if it has reached its goal. To be called where the
-  // mutator has no cell chosen and not constructed.
+  // Asks for a cycle if the heap has reached its trigger, and waits until it marks if it has reached its goal. To be called
+  // where the mutator has no cell chosen and not constructed.
   void collect_if_due(Mutator& mutator) {
     if (!reached(x_trigger_bytes)) return;
     collect_when_due(mutator);
@@ -89,6 +95,13 @@ class Cycle {
 
   // After a change of the settings.
   void settings_changed();
+
+  // While a cycle marks: the assist ratio follows what has been marked and allocated. By a worker while it works, or by a
+  // mutator that runs; nobody waits for anything.
+  void revise_assist_ratio();
+  void revise_assist_ratio(Mutator& mutator);
+  // Held by a thread that forks.
+  Mutex& pacer_mutex() { return x_pacer_lock; }
 
   Sweeper& sweeper() { return x_sweeper; }
   MarkCrew& crew() { return x_crew; }
@@ -118,17 +131,25 @@ class Cycle {
   void abandon_marking(Mutator* survivor);
   void run_until(std::uint32_t ticket);
   std::size_t most_markers() const;
-  std::size_t markers_wanted(std::size_t most) const;
+  CycleKind kind() const;
 
   void give_out_pins();
   void pin_libraries();
   void pin_libraries_apart();
 
-  void reset_goal();
-  void run(bool forced);
+  struct Why {
+    bool forced;  // somebody has asked for it, and waits
+    bool timer;   // there has been none for long
+  };
+
+  void commit(SweepState sweep);
+  void publish_goal();
+  void run(Why why);
   void finish_previous_sweep();
-  void open(bool forced);
+  void open(Why why);
   bool arm();
+  void start_pacing();
+  void report_root_work();
   std::optional<std::uint64_t> stop_with_all_segments();
   void keep_constructions();
   void mark_roots();
@@ -140,6 +161,7 @@ class Cycle {
   bool shade_logs();
   bool end_marking();
   void start_sweeping();
+  void end_pacing();
   void close();
   void count_stop(std::uint64_t stop_ns);
   void count_pause(Histogram& which, std::uint64_t pause_ns);
@@ -161,6 +183,7 @@ class Cycle {
   // Requests. Tickets are compared by difference, so they may wrap.
   Mutex x_lock{LockRank::kCycle};
   bool x_force_next = false;      // guarded by x_lock
+  bool x_timer_next = false;      // guarded by x_lock
   bool x_has_thread = false;      // guarded by x_lock
   bool x_end_thread = false;      // guarded by x_lock
   std::uint32_t x_requested = 0;  // guarded by x_lock
@@ -168,19 +191,32 @@ class Cycle {
       false};  // and no cycle has started since; a hint, written under x_lock
   std::atomic<std::uint32_t> x_wakes{0};    // the collector's thread waits for it to change
   std::atomic<std::uint32_t> x_started{0};  // written under x_lock
+  std::atomic<std::uint32_t> x_armed{
+      0};  // has begun to mark, or is over; written by the collector, waited for at the goal
   std::atomic<std::uint32_t> x_completed{
       0};  // written by the collector; waited for by those who asked
 
   // os::now_ns() at the end of the last cycle: for the timer. Written by who runs a cycle.
   std::atomic<std::uint64_t> x_last_end_ns{0};
 
-  // When the next cycle is due. Written by the collector, read by every slow allocation.
+  // No stop waits for who holds it: a worker holds it while it works, a mutator in a critical section.
+  mutable Mutex x_pacer_lock{LockRank::kPacer};
+  Pacer x_pacer;                                       // guarded by x_pacer_lock
+  std::atomic<std::uint64_t> x_revised_live_bytes{0};  // when the assist ratio was worked out last
+
+  // When the next cycle is due. Written under x_pacer_lock, read by every slow allocation.
   std::atomic<std::uint64_t> x_goal_bytes;
   std::atomic<std::uint64_t> x_trigger_bytes;  // at most the goal
 
   // The cycle that runs; the collector's thread only.
   CycleRecord x_record;
   bool x_beside_the_program = false;
+  Why x_why = {};
+  double x_share = 1;                 // of a CPU, for the coordinator
+  std::uint64_t x_armed_cpu_ns = 0;   // of its thread, when the world runs again
+  std::uint64_t x_marked_cpu_ns = 0;  // and at the request of the last stop
+  std::uint64_t x_assist_cpu_ns_before = 0;
+  std::uint64_t x_reported_root_bytes = 0;
   bool x_all_pinned = false;          // when it began: what earlier cycles have found
   std::uint64_t x_begin_ns = 0;       // the request of the first stop
   std::uint64_t x_armed_ns = 0;       // the world runs again, or would
@@ -201,9 +237,10 @@ class Cycle {
   // Published numbers: written by the collector at the end of a cycle, read by stats().
   struct Published {
     std::atomic<std::uint64_t> cycles{0}, forced{0}, marked_bytes{0}, marked_objects{0},
-        conservative_cells{0}, stack_bytes{0}, globals_bytes{0}, pause_ns_last{0}, pause_ns_max{0},
-        pause_ns_total{0}, stop_ns_last{0}, stop_ns_max{0}, mark_ns_last{0}, mark_ns_total{0},
-        marked_bytes_total{0}, stopped_bytes_total{0}, cpu_ns_total{0};
+        heap_work_bytes{0}, conservative_cells{0}, stack_bytes{0}, globals_bytes{0},
+        pause_ns_last{0}, pause_ns_max{0}, pause_ns_total{0}, stop_ns_last{0}, stop_ns_max{0},
+        mark_ns_last{0}, mark_ns_total{0}, marked_bytes_total{0}, stopped_bytes_total{0},
+        cpu_ns_total{0};
     Histogram pauses, stops, first_pauses, last_pauses;
   } x_numbers;
 };

@@ -25,6 +25,8 @@ void take_locks(Heap& heap, const Mutator* forking) {
   heap.cycle().lock_for_fork();
   heap.handshake().lock_for_fork(forking);
   heap.roots().mutex().lock();
+  heap.assists().lock_for_fork();
+  heap.cycle().pacer_mutex().lock();
   heap.packets().mutex().lock();
   heap.allocator().metadata.mutex().lock();
   check(heap.cycle().sweeper().nobody_sweeps(), "fork.quiet");
@@ -34,6 +36,8 @@ void take_locks(Heap& heap, const Mutator* forking) {
 void leave_inner_locks(Heap& heap) {
   heap.allocator().metadata.mutex().unlock();
   heap.packets().mutex().unlock();
+  heap.cycle().pacer_mutex().unlock();
+  heap.assists().unlock_after_fork();
   heap.roots().mutex().unlock();
 }
 
@@ -123,6 +127,7 @@ void finish_in_child() {
   if (Heap* const heap = Heap::existing(); heap != nullptr) {
     check(heap->cycle().sweeper().nobody_sweeps(), "fork.quiet");
     heap->cycle().forget_threads(survivor);
+    heap->assists().forget_threads();
     leave_inner_locks(*heap);
     heap->handshake().forget_others(survivor);
     leave_outer_locks(*heap);

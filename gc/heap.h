@@ -12,6 +12,7 @@
 #include "alloc/allocator.h"
 #include "barrier/mark_queue.h"
 #include "barrier/shader.h"
+#include "gc/assist.h"
 #include "gc/cycle.h"
 #include "gc/handshake.h"
 #include "gc/slot_check.h"
@@ -61,6 +62,7 @@ class Heap {
   // For one use on the stack, by who may share grey work now (barrier/shader.h).
   Shader shader() { return Shader(x_allocator.map, x_packets, x_shaded); }
   Handshake& handshake() { return x_handshake; }
+  Assists& assists() { return x_assists; }
   Cycle& cycle() { return x_cycle; }
   SlotCheck& slot_check() { return x_slot_check; }
   Settings& settings() { return x_settings; }
@@ -87,6 +89,7 @@ class Heap {
   RootSet x_roots{x_allocator.metadata, x_allocator.map, x_packets, x_shaded};
   Handshake x_handshake{*this};
   SlotCheck x_slot_check{*this};
+  Assists x_assists{*this};
   Cycle x_cycle{*this};
 };
 

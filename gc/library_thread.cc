@@ -41,6 +41,20 @@ HostKeptOut::~HostKeptOut() {
   pthread_sigmask(SIG_SETMASK, &x_before, nullptr);
 }
 
+OwnThread::OwnThread() : x_cache(detail::current_cache) {
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &x_cancel_before);
+  kept_out = true;
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // before there is no mutator
+  detail::current_cache = nullptr;
+}
+
+OwnThread::~OwnThread() {
+  detail::current_cache = x_cache;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  kept_out = false;
+  pthread_setcancelstate(x_cancel_before, nullptr);
+}
+
 bool host_is_kept_out() { return kept_out; }
 
 void forget_cpus_at_load() { cpus_at_load = {}; }

@@ -6,6 +6,8 @@
 
 #include <optional>
 
+#include <tricolor/detail/thread_cache.h>
+
 namespace tricolor::impl {
 
 // While it lives, no signal handler of the host runs on this thread, and it is not cancelled: for a thread that runs a cycle.
@@ -24,7 +26,22 @@ class HostKeptOut {
   bool x_kept_out_before;
 };
 
-// Does one live on the calling thread, or is that one of the library's? What the host runs there then can only be a handler
+// While it lives, a thread of the program that marks is to the library one of the library's own: it has no mutator, is not
+// cancelled, and what the host runs on it can only be a trace function or a handler. (Whose signals are not blocked: that would
+// be two system calls for some microseconds of marking. A handler delays the end of marking by as long as it takes.)
+class OwnThread {
+ public:
+  OwnThread();
+  OwnThread(const OwnThread&) = delete;
+  OwnThread& operator=(const OwnThread&) = delete;
+  ~OwnThread();
+
+ private:
+  detail::thread_cache* const x_cache;
+  int x_cancel_before = 0;
+};
+
+// Does one of these live on the calling thread, or is that one of the library's? What the host runs there then can only be a handler
 // for a crash. Async-signal-safe.
 bool host_is_kept_out();
 

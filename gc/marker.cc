@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <bit>
 
+#include "alloc/base/fault.h"
+#include "alloc/base/os.h"
 #include "alloc/base/sanitizer.h"
 #include "alloc/span_life.h"
 #include "barrier/color.h"
+#include "gc/pacer.h"
 
 namespace tricolor::impl {
 
@@ -22,11 +25,12 @@ struct Marker::Tracer : tracer {
   Marker& marker;
 };
 
-Marker::Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet,
+Marker::Marker(Allocator& allocator, PacketPool& pool, Assists& assists, WorkPacket* own_packet,
                std::size_t packet_entries)
     : x_allocator(allocator),
       x_map(allocator.map),
       x_pool(pool),
+      x_assists(assists),
       x_queue(pool, own_packet, packet_entries) {}
 
 void Marker::begin(Markers markers) {
@@ -34,6 +38,17 @@ void Marker::begin(Markers markers) {
   x_marked_bytes = 0;
   x_marked_objects = 0;
   x_conservative_cells = 0;
+  x_work_bytes = 0;
+  x_reported_bytes = 0;
+  x_look_at_bytes = kLookBytes;
+  x_share = 1;
+  x_cpu_ns = 0;
+}
+
+void Marker::begin_share(double cpus) {
+  x_share = cpus;
+  x_share_begin_ns = os::now_ns();
+  x_share_begin_cpu_ns = os::thread_cpu_ns();
 }
 
 // A reference from a managed word. It waits until its record has been fetched.
@@ -93,9 +108,11 @@ void Marker::postpone(std::uintptr_t address) {
 }
 
 void Marker::finish() {
-  do {
-    follow();
-  } while (x_queue.refill_or_end());
+  for (;;) {
+    const bool left = !follow();
+    report_work();
+    if (!x_queue.refill_or_end(left ? own_time_ns() : 0)) return;
+  }
 }
 
 void Marker::abandon() {
@@ -105,11 +122,36 @@ void Marker::abandon() {
 }
 
 void Marker::help() {
-  for (bool worked = false; x_queue.refill_as_helper(worked); worked = true) follow();
+  for (bool worked = false; x_queue.refill_as_helper(worked); worked = true) {
+    const std::uint64_t begin_ns = os::thread_cpu_ns();
+    follow();
+    report_work();
+    x_cpu_ns += os::thread_cpu_ns() - begin_ns;
+  }
 }
 
-// Until nothing is left here, nor shared.
-void Marker::follow() {
+std::uint64_t Marker::assist(std::uint64_t work) {
+  // Not reset by the collector: a thread may have borrowed this marker in an earlier cycle, and come only now.
+  begin(Markers::several);
+  x_is_assist = true;
+  x_leave_at_bytes = work;
+  x_look_at_bytes = std::min(kLookBytes, work);
+  std::uint64_t done = 0;
+  while (done < work && x_queue.refill_to_assist()) {
+    const bool left = !follow();
+    report_work();
+    // Before the cycle can end, whose numbers these are.
+    x_assists.count_marked(x_marked_objects, x_marked_bytes, x_conservative_cells);
+    x_marked_objects = x_marked_bytes = x_conservative_cells = 0;
+    x_pool.end_assist();
+    done = x_work_bytes;
+    if (left) break;
+  }
+  return done;
+}
+
+// Until nothing is left here, nor shared, which is true; or until it has left.
+bool Marker::follow() {
   for (;;) {
     GreyWork work = 0;
     while (!x_greys.full() && x_queue.pop(work)) {
@@ -120,17 +162,63 @@ void Marker::follow() {
       x_queue.share_if_wanted();
       x_queue.rest_if_paused();
       scan(x_greys.pop());
+      if (x_work_bytes >= x_look_at_bytes) [[unlikely]] {
+        if (!look_around()) return false;
+      }
     } else if (!x_candidates.empty()) {
       visit(x_candidates.pop());
     } else {
-      return;
+      return true;
     }
   }
+}
+
+// False when it has left.
+[[gnu::noinline]] bool Marker::look_around() {
+  report_work();
+  const bool left = must_leave() && give_all();
+  x_look_at_bytes = x_work_bytes + kLookBytes;
+  if (x_is_assist && x_leave_at_bytes > x_work_bytes)
+    x_look_at_bytes = std::min(x_look_at_bytes, x_leave_at_bytes);
+  return !left;
+}
+
+bool Marker::must_leave() const {
+  if (x_is_assist) return x_work_bytes >= x_leave_at_bytes;
+  if (x_share >= 1 || x_pool.in_hurry() || x_assists.anybody_waits()) return false;
+  return fractional_must_leave(x_share, os::thread_cpu_ns() - x_share_begin_cpu_ns,
+                               os::now_ns() - x_share_begin_ns);
+}
+
+// When a coordinator that has left may go on.
+std::uint64_t Marker::own_time_ns() const {
+  const std::uint64_t marked_ns = os::thread_cpu_ns() - x_share_begin_cpu_ns;
+  return x_share_begin_ns + static_cast<std::uint64_t>(static_cast<double>(marked_ns) / x_share);
+}
+
+bool Marker::give_all() {
+  while (!x_candidates.empty()) visit(x_candidates.pop());
+  while (!x_greys.empty()) {
+    const GreyWork work = x_greys.pop();
+    if (!x_queue.push(work)) scan(work);
+  }
+  if (x_is_assist && is_planted(Fault::assist_keeps_work)) x_queue.clear();
+  // Scanning may have found more.
+  while (!x_candidates.empty()) visit(x_candidates.pop());
+  return x_queue.give_all();
+}
+
+void Marker::report_work() {
+  const std::uint64_t work = x_work_bytes - x_reported_bytes;
+  x_reported_bytes = x_work_bytes;
+  if (work != 0)
+    x_assists.count_work(work, x_is_assist ? Assists::By::debtor : Assists::By::worker);
 }
 
 inline void Marker::scan(GreyWork work) {
   const Kind& kind = x_allocator.kinds[kind_of(work)];
   char* const address = reinterpret_cast<char*>(address_of(work));
+  x_work_bytes += kind.cell_bytes;  // 0 for large objects, whose pieces count
   if ((work & kWordByWord) != 0) [[unlikely]] {
     mark_range(address, address + find_cell(x_map, address_of(work)).bytes());
   } else if ((work & kRestOfObject) == 0) {
@@ -181,6 +269,7 @@ void Marker::scan_unusual(const Kind& kind, char* cell) {
 void Marker::scan_piece(const Kind& kind, char* object, std::size_t bytes, std::size_t from) {
   const std::size_t to = bytes - from > kPieceBytes ? from + kPieceBytes : bytes;
   if (to != bytes) push(reinterpret_cast<std::uintptr_t>(object + to) | kRestOfObject, kind.id);
+  if (kind.cell_bytes == 0) x_work_bytes += to - from;
   if (kind.scan == detail::ScanMode::conservative) {
     mark_range(object + from, object + to);
     return;

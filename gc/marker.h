@@ -7,6 +7,11 @@
 //
 // Several markers run side by side, each on a thread of its own, with a queue of its own (gc/mark_crew.h), and beside the
 // program.
+//
+// Work is bytes of cells with references that have been scanned. A marker counts it, and every kLookBytes of it looks around:
+// it tells the assists what it has done (gc/assist.h), and may have to leave: a coordinator that has had its share of the
+// CPU, a thread of the program that has paid. Who leaves has given all that was grey in its hands to the pool; when there is
+// no packet to do so with, it goes on.
 #pragma once
 
 #include <array>
@@ -20,16 +25,20 @@
 #include "alloc/cell.h"
 #include "barrier/color.h"
 #include "barrier/mark_queue.h"
+#include "gc/assist.h"
 
 namespace tricolor::impl {
 
 class Marker {
  public:
-  Marker(Allocator& allocator, PacketPool& pool, WorkPacket* own_packet,
+  Marker(Allocator& allocator, PacketPool& pool, Assists& assists, WorkPacket* own_packet,
          std::size_t packet_entries);
 
   // Forgets the counts of the last cycle. `markers`: whether others may mark beside this one.
   void begin(Markers markers);
+  // The coordinator: takes `cpus` of a CPU from now on, 1 at most, by the clock of the calling thread; what that is ahead of
+  // its share it waits for.
+  void begin_share(double cpus);
 
   // A word that may be anything (stack, register, global): what it refers to must be allocated. True if that has
   // turned grey (not if it was white and has no references: then it is black).
@@ -54,13 +63,21 @@ class Marker {
   // A helper: follows references that others share until its end.
   void help();
 
+  // A thread of the program: scans about `work` bytes, and less only when there is nothing to take. Returns how many.
+  std::uint64_t assist(std::uint64_t work);
+
   std::uint64_t marked_bytes() const { return x_marked_bytes; }
   std::uint64_t marked_objects() const { return x_marked_objects; }
   std::uint64_t conservative_cells() const { return x_conservative_cells; }
+  std::uint64_t work_bytes() const { return x_work_bytes; }
+  // Of a helper's thread, while it worked.
+  std::uint64_t cpu_ns() const { return x_cpu_ns; }
 
  private:
   // Objects above this are scanned in pieces of it, so that the queue stays small.
   static constexpr std::size_t kPieceBytes = 128 << 10;
+  // Some 20 microseconds.
+  static constexpr std::uint64_t kLookBytes = 16 << 10;
   static constexpr std::size_t kCandidates = 16;
   static constexpr std::size_t kGreys = 8;
 
@@ -96,11 +113,17 @@ class Marker {
   void scan_offsets(const char* part, const detail::WordOffsets& offsets);
   void push(std::uintptr_t address, std::uint32_t kind);
   [[gnu::cold]] void postpone(std::uintptr_t address);
-  void follow();
+  bool follow();
+  bool look_around();
+  bool must_leave() const;
+  bool give_all();
+  void report_work();
+  std::uint64_t own_time_ns() const;
 
   Allocator& x_allocator;
   ArenaMap& x_map;
   PacketPool& x_pool;
+  Assists& x_assists;
   MarkQueue x_queue;
   Ring<Candidate, kCandidates> x_candidates;
   Ring<GreyWork, kGreys> x_greys;
@@ -109,6 +132,15 @@ class Marker {
   std::uint64_t x_marked_bytes = 0;
   std::uint64_t x_marked_objects = 0;
   std::uint64_t x_conservative_cells = 0;
+  std::uint64_t x_work_bytes = 0;
+  std::uint64_t x_reported_bytes = 0;  // of them
+  std::uint64_t x_look_at_bytes = kLookBytes;
+  std::uint64_t x_leave_at_bytes = UINT64_MAX;  // of an assist
+  bool x_is_assist = false;
+  double x_share = 1;  // of a CPU; its clocks when that began:
+  std::uint64_t x_share_begin_ns = 0;
+  std::uint64_t x_share_begin_cpu_ns = 0;
+  std::uint64_t x_cpu_ns = 0;
   std::array<const void*, 128> x_traced;
   struct Tracer;
 };

@@ -68,6 +68,9 @@ struct Mutator : LocalCache {
   std::uint64_t next_stress_at =
       0;                      // stress=n: the value of claimed_cells at which to collect next
   std::uint32_t flushes = 0;  // of the log, by the owner
+  // What it has paid for (gc/assist.h), of claimed_bytes, in the cycle that this is the number of. Owner only.
+  std::uint32_t assist_cycle = 0;
+  std::uint64_t paid_bytes = 0;
   std::uint32_t types_to_pin =
       0;                   // those from this kind on, when gc::critical ends; 0: none. Owner only
   bool asks_host = false;  // inside the host's out-of-memory callback. Owner only

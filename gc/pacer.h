@@ -194,6 +194,8 @@ class Pacer {
   MarkWorkers start_cycle(const CycleStart& start);
   // Only while a cycle runs. `work_bytes`: all that has been done in it. (Go's revise.)
   AssistRatio assist_ratio(std::uint64_t live_bytes, std::uint64_t work_bytes) const;
+  // The cycle has been given up: nothing of it counts.
+  void abandon_cycle() { x_running = false; }
   // (Go's endCycle and resetLive.)
   CycleOutcome end_cycle(const CycleEnd& end);
 

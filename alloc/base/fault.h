@@ -26,6 +26,9 @@ enum class Fault : std::uint8_t {
   no_log_flush,           // marking ends without a look at the logs
   no_last_test,           // it ends whether or not that look has found something grey
   dropped_packet,         // a full packet of grey work is lost
+  assist_keeps_work,      // an assist that leaves does not give back what it has found
+  assists_not_forgiven,   // who waits for credit is not let go when marking ends
+  assists_pay_nothing,    // an assist counts as paid without having done its work
 };
 
 inline constinit std::atomic<Fault> planted_fault{Fault::none};

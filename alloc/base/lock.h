@@ -26,6 +26,8 @@ enum class LockRank : std::uint8_t {
   kPageHeap,   // pages
   kRootTable,  // slots of gc::root
   kSlotCheck,  // samples of stores
+  kAssists,    // threads that wait in line for credit
+  kPacer,      // numbers of the pacer
   kQueue,      // shared part of the mark queue
   kMetadata,   // metadata memory
 };

@@ -315,7 +315,8 @@ TEST_CASE("helpers and the coordinator together meet all work exactly once, cycl
   }
   const int cycles = kThreadSanitizer ? 10 : 100;
   for (int cycle = 0; cycle < cycles; ++cycle) {
-    f.pool.begin(cycle % 10 != 9);  // now and then without help
+    f.pool.begin(cycle % 10 != 9 ? helpers : 0,
+                 PacketPool::Assisted::no);  // now and then without help
     if (!coordinator.push(work(0))) std::abort();
     do {
       tree.follow(coordinator);
@@ -333,7 +334,7 @@ TEST_CASE("marking ends without waiting for helpers that never came") {
   Fixture f;
   MarkQueue queue(f.pool, f.pool.take_empty());
   for (int cycle = 0; cycle < 3; ++cycle) {
-    f.pool.begin(true);
+    f.pool.begin(1, PacketPool::Assisted::no);
     CHECK(queue.push(work(1)));
     GreyWork got = 0;
     CHECK(queue.pop(got));
@@ -344,7 +345,7 @@ TEST_CASE("marking ends without waiting for helpers that never came") {
 TEST_CASE("half of a packet is shared when somebody waits, and nothing when nobody does") {
   Fixture f;
   MarkQueue mine(f.pool, f.pool.take_empty());
-  f.pool.begin(true);
+  f.pool.begin(1, PacketPool::Assisted::no);
   for (std::size_t i = 0; i < 100; ++i) CHECK(mine.push(work(i)));
   mine.share_if_wanted();
   CHECK(!f.pool.has_shared());

@@ -105,7 +105,7 @@ struct OwnHeap {
     impl::PageRecord* const span =
         impl::publish_span(allocator, kind, run->first, {pages}, run->zero, state);
     impl::alloc_words(span)[0].store(1, std::memory_order_relaxed);
-    allocator.count_claimed(impl::PageCount{pages}.bytes());
+    allocator.count_claimed(impl::PageCount{pages}.bytes(), kind.scan);
     return run->first.data();
   }
 

@@ -1,0 +1,195 @@
+#include "gc/assist.h"
+
+#include <algorithm>
+
+#include "alloc/base/check.h"
+#include "alloc/base/fault.h"
+#include "alloc/base/os.h"
+#include "alloc/base/perturb.h"
+#include "gc/heap.h"
+#include "gc/library_thread.h"
+#include "gc/mark_crew.h"
+
+namespace tricolor::impl {
+
+// ---- who allocates
+
+void Assists::pay_while_marking(Mutator& mutator, std::uint64_t bytes) {
+  const std::uint32_t cycle = x_cycle.load(std::memory_order_relaxed);
+  if (mutator.assist_cycle != cycle) {
+    // The claims of before have been taken back; nothing has been allocated in this cycle yet.
+    mutator.assist_cycle = cycle;
+    mutator.paid_bytes = mutator.claimed_bytes;
+  }
+  if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
+  x_heap.cycle().revise_assist_ratio(mutator);
+  const auto owed_bytes =
+      static_cast<std::int64_t>(mutator.claimed_bytes + bytes - mutator.paid_bytes);
+  if (owed_bytes <= 0 || work_for(ratio(), owed_bytes) < kLeastWork) return;
+  x_heap.handshake().while_blocked(mutator, [&] { pay_waiting(mutator, owed_bytes); });
+}
+
+// A wait of the library's: the mutator counts as stopped.
+void Assists::pay_waiting(Mutator& mutator, std::int64_t owed_bytes) {
+  const OwnThread own;
+  perturb();
+  const std::uint64_t begin_ns = os::now_ns();
+  const std::uint64_t begin_cpu_ns = os::thread_cpu_ns();
+  const AssistRatio price = ratio();
+  std::int64_t work = work_for(price, owed_bytes);
+  for (bool waited = false;; waited = true) {
+    work -= take_credit(work);
+    if (work > 0) work -= mark(work);
+    if (work <= 0) break;
+    work = wait_in_line(work, waited);
+    if (work <= 0) break;
+  }
+  // What has been done beyond is to its credit; so is what has been forgiven, which no longer matters.
+  mutator.paid_bytes += static_cast<std::uint64_t>(owed_bytes + bytes_for(price, -work));
+  x_cpu_ns.fetch_add(os::thread_cpu_ns() - begin_cpu_ns, std::memory_order_relaxed);
+  x_times.count(os::now_ns() - begin_ns);
+}
+
+std::int64_t Assists::take_credit(std::int64_t work) {
+  std::int64_t credit = x_credit.load(std::memory_order_relaxed);
+  while (credit > 0) {
+    const std::int64_t taken = std::min(credit, work);
+    if (x_credit.compare_exchange_weak(credit, credit - taken, std::memory_order_relaxed))
+      return taken;
+  }
+  return 0;
+}
+
+std::int64_t Assists::mark(std::int64_t work) {
+  MarkCrew& crew = x_heap.cycle().crew();
+  if (!x_heap.packets().has_shared()) return 0;
+  Marker* const marker = crew.borrow();
+  if (marker == nullptr) return 0;
+  const std::uint64_t done = marker->assist(static_cast<std::uint64_t>(work));
+  crew.give_back(marker);
+  if (anybody_waits()) {
+    const Guard guard(x_lock);  // a marker is free
+    let_first_go(InLine::kMayMark);
+  }
+  return static_cast<std::int64_t>(done);
+}
+
+// Returns what is still owed.
+std::int64_t Assists::wait_in_line(std::int64_t work, bool at_front) {
+  InLine me;
+  me.owed_work = work;
+  {
+    const Guard guard(x_lock);
+    if (!x_marks.load(std::memory_order_relaxed)) return 0;  // [assist.end]
+    // Credit may have come before it saw us.
+    me.owed_work -= take_credit(work);
+    if (me.owed_work <= 0) return 0;
+    if (at_front) {
+      me.next = x_first;
+      x_first = &me;
+      if (x_last == nullptr) x_last = &me;
+    } else {
+      (x_first == nullptr ? x_first : x_last->next) = &me;
+      x_last = &me;
+    }
+    x_waiting.fetch_add(1, std::memory_order_relaxed);
+  }
+  // Acquire: we are out of the line. Pairs with let_first_go (release).
+  while (me.state.load(std::memory_order_acquire) == InLine::kWaits)
+    os::futex_wait(me.state, InLine::kWaits);
+  return me.state.load(std::memory_order_relaxed) == InLine::kPaid ? 0 : me.owed_work;
+}
+
+// With the lock held.
+void Assists::let_first_go(InLine::State state) {
+  InLine* const first = x_first;
+  if (first == nullptr) return;
+  x_first = first->next;
+  if (x_first == nullptr) x_last = nullptr;
+  x_waiting.fetch_sub(1, std::memory_order_relaxed);
+  // Release: out of the line. Pairs with wait_in_line (acquire). It may be gone after this, with its stack: only the address is
+  // used.
+  const std::atomic<std::uint32_t>& word = first->state;
+  first->state.store(state, std::memory_order_release);
+  os::futex_wake_one(word);
+}
+
+// ---- who marks
+
+void Assists::count_work(std::uint64_t bytes, By by) {
+  x_work_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  if (by == By::debtor) {
+    x_assist_work_bytes.fetch_add(bytes, std::memory_order_relaxed);
+    return;
+  }
+  const auto credit = static_cast<std::int64_t>(bytes);
+  if (anybody_waits()) {
+    pay_for_those_in_line(credit);
+  } else {
+    x_credit.fetch_add(credit, std::memory_order_relaxed);
+  }
+  x_heap.cycle().revise_assist_ratio();
+}
+
+void Assists::pay_for_those_in_line(std::int64_t credit) {
+  const Guard guard(x_lock);
+  while (credit > 0 && x_first != nullptr) {
+    if (x_first->owed_work <= credit) {
+      credit -= x_first->owed_work;
+      let_first_go(InLine::kPaid);
+      continue;
+    }
+    x_first->owed_work -= credit;
+    credit = 0;
+    if (x_first != x_last) {
+      InLine* const first = x_first;
+      x_first = first->next;
+      first->next = nullptr;
+      x_last = x_last->next = first;
+    }
+  }
+  if (credit > 0) x_credit.fetch_add(credit, std::memory_order_relaxed);
+  if (x_heap.packets().has_shared()) let_first_go(InLine::kMayMark);
+}
+
+void Assists::count_marked(std::uint64_t objects, std::uint64_t bytes,
+                           std::uint64_t conservative_cells) {
+  x_heap.shaded().objects.fetch_add(objects, std::memory_order_relaxed);
+  x_heap.shaded().bytes.fetch_add(bytes, std::memory_order_relaxed);
+  x_conservative_cells.fetch_add(conservative_cells, std::memory_order_relaxed);
+}
+
+// ---- the cycle
+
+AssistRatio Assists::ratio() const {
+  return {x_work_per_byte.load(std::memory_order_relaxed),
+          x_bytes_per_work.load(std::memory_order_relaxed)};
+}
+
+void Assists::set_ratio(AssistRatio ratio) {
+  x_work_per_byte.store(ratio.work_per_byte, std::memory_order_relaxed);
+  x_bytes_per_work.store(ratio.bytes_per_work, std::memory_order_relaxed);
+}
+
+void Assists::begin_cycle() {
+  x_cycle.fetch_add(1, std::memory_order_relaxed);
+  x_credit.store(0, std::memory_order_relaxed);
+  x_work_bytes.store(0, std::memory_order_relaxed);
+  x_assist_work_bytes.store(0, std::memory_order_relaxed);
+  x_conservative_cells.store(0, std::memory_order_relaxed);
+}
+
+void Assists::forgive() {
+  if (is_planted(Fault::assists_not_forgiven)) return;
+  const Guard guard(x_lock);
+  while (x_first != nullptr) let_first_go(InLine::kPaid);
+}
+
+void Assists::forget_threads() {
+  x_first = nullptr;
+  x_last = nullptr;
+  x_waiting.store(0, std::memory_order_relaxed);
+  x_marks.store(false, std::memory_order_relaxed);
+}
+
+}  // namespace tricolor::impl
