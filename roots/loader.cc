@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 
 #include "alloc/base/os.h"
+#include "alloc/base/sanitizer.h"
 
 namespace tricolor::impl {
 
@@ -53,6 +55,14 @@ bool LoaderWalk::next() {
     find_headers();
   }
   return true;
+}
+
+bool LoaderWalk::is_sanitizer() const {
+  if (is_program()) return false;
+  std::array<char, 512> path;
+  const std::string_view bytes(path.data(),
+                               os::read_maybe_unmapped(path.data(), name(), path.size()));
+  return is_sanitizer_library(bytes.substr(0, bytes.find('\0')));
 }
 
 void LoaderWalk::find_program_headers() {

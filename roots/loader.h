@@ -49,6 +49,8 @@ class LoaderWalk {
   std::span<const ElfW(Phdr)> headers() const { return {x_headers.data(), x_headers_count}; }
   // In the loader's memory, which may be gone: to be read through the kernel.
   const char* name() const { return x_entry.l_name; }
+  // Does it hold no roots, whatever its headers say?
+  bool is_sanitizer() const;
   // The loader's entry; null in a static program.
   const link_map* entry() const { return x_at; }
   ModuleMark mark() const;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "alloc/base/sanitizer.h"
 #include "alloc/base/units.h"
 
 namespace tricolor::impl {
@@ -47,11 +48,13 @@ bool SegmentList::update() {
     for (LoaderWalk walk; walk.next();) {
       if (modules < x_modules_capacity) x_modules[modules] = walk.mark();
       ++modules;
-      for_each_writable(walk, [&](const char* begin, const char* end) {
-        if (segments < x_capacity)
-          x_segments[segments] = {begin, end, !walk.is_program(), opened_later};
-        ++segments;
-      });
+      if (!walk.is_sanitizer()) {
+        for_each_writable(walk, [&](const char* begin, const char* end) {
+          if (segments < x_capacity)
+            x_segments[segments] = {begin, end, !walk.is_program(), opened_later};
+          ++segments;
+        });
+      }
       // The loader itself is the last of what a program starts with, and what is opened later comes behind it. (A program
       // without a loader opens nothing, or all that it opens is later.)
       opened_later |= walk.load_address() == getauxval(AT_BASE);
@@ -117,6 +120,7 @@ bool TlsBlocks::list(Metadata& metadata, LoaderLock lock) {
           [](dl_phdr_info* info, std::size_t size, void* blocks) {
             if (size < offsetof(dl_phdr_info, dlpi_tls_data) + sizeof(info->dlpi_tls_data))
               return 1;
+            if (is_sanitizer_library(info->dlpi_name)) return 0;
             static_cast<TlsBlocks*>(blocks)->add(info->dlpi_tls_data,
                                                  {info->dlpi_phdr, info->dlpi_phnum});
             return 0;
@@ -126,7 +130,7 @@ bool TlsBlocks::list(Metadata& metadata, LoaderLock lock) {
       for (LoaderWalk walk; walk.next();) {
         void* data = nullptr;
         // A handle is the loader's entry. Takes no lock for this question.
-        if (walk.entry() != nullptr && has_tls(walk.headers()) &&
+        if (walk.entry() != nullptr && has_tls(walk.headers()) && !walk.is_sanitizer() &&
             dlinfo(const_cast<link_map*>(walk.entry()), RTLD_DI_TLS_DATA, &data) == 0)
           add(data, walk.headers());
       }

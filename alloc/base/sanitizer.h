@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace tricolor::impl {
 
@@ -19,6 +20,14 @@ inline constexpr bool kThreadSanitizer = false;
 
 // ThreadSanitizer delays signals until a thread's next blocking call, so such builds stop threads by polls.
 inline constexpr bool kStopByPolls = kThreadSanitizer;
+
+// A sanitizer's library has up to 50 MB of tables in its writable segments and 800 kB in every thread's storage. Nothing there
+// refers to a managed object; read at every cycle, it would be most of a cycle.
+inline bool is_sanitizer_library(std::string_view path) {
+  const std::string_view name = path.substr(path.rfind('/') + 1);
+  return name.starts_with("libtsan.so") || name.starts_with("libasan.so") ||
+         name.starts_with("libubsan.so");
+}
 
 // Acquire: what the thread that stored the word wrote into the object. Pairs with barriered_store (release).
 //
