@@ -272,7 +272,7 @@ TEST_CASE("a huge value still gives one line with the grammar in it") {
     const Result result = read({{name, huge}});
     CHECK(values(result.chosen) == values(options{}));
     REQUIRE(result.lines.size() == 1);
-    CHECK(contains(result.lines[0], std::string(64, '9') + "...\""));
+    CHECK(contains(result.lines[0], huge.substr(0, 64).append("...\"")));
     CHECK(contains(result.lines[0], "or off; using "));
   }
   const Result unknown = read({{"TRICOLOR_DEBUG", huge + "," + huge + "=1"}});
