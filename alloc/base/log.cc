@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fmt/compile.h>
 #include <limits.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,7 +45,8 @@ void log_line(std::string_view text) noexcept {
   // round either shortens the rest or was interrupted by a signal.
   std::string_view rest(bytes, line.size() + 1);
   while (!rest.empty()) {
-    const ssize_t written = ::write(STDERR_FILENO, rest.data(), rest.size());
+    // The raw call: write() is a cancellation point, and our caller may hold locks.
+    const long written = syscall(SYS_write, STDERR_FILENO, rest.data(), rest.size());
     if (written > 0) {
       rest.remove_prefix(static_cast<std::size_t>(written));
     } else if (written == 0 || errno != EINTR) {

@@ -1,5 +1,6 @@
 // What the library asks of the operating system. os_linux.cc is the only file with system calls and the only one with
-// platform conditionals. Every function keeps errno, is async-signal-safe unless it says otherwise, and takes no lock.
+// platform conditionals. Every function keeps errno, is async-signal-safe unless it says otherwise, takes no lock, and is no
+// cancellation point.
 //
 // Address-space states (as in Go's runtime/mem.go):
 //   None      not ours

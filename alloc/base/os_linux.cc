@@ -2,7 +2,8 @@
 // platform conditionals.
 //
 // Everything here is a thin wrapper over one system call, keeps errno and takes no lock, so it may
-// run in a signal handler and while other threads are stopped anywhere.
+// run in a signal handler and while other threads are stopped anywhere. Nothing here is a cancellation point: the caller may
+// hold locks. So files are read by raw system calls.
 //
 // Invariant [os.arguments]: alignments are powers of two, ranges are whole kernel pages.
 #include "alloc/base/os.h"
@@ -127,6 +128,12 @@ std::uint64_t clock_ns(clockid_t clock) {
          static_cast<std::uint64_t>(t.tv_nsec);
 }
 
+int open_file(const char* path) {
+  return static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));
+}
+
+void close_file(int fd) { (void)syscall(SYS_close, fd); }
+
 // The fallback of read_maybe_unmapped where a sandbox forbids process_vm_readv. Kept open then, so that no lack of descriptors is
 // taken for a lack of memory; a forked child, to which it would show its parent's memory, opens its own each time.
 struct {
@@ -134,7 +141,7 @@ struct {
   std::atomic<pid_t> process{0};
 } own_memory;
 
-int open_own_memory() { return open("/proc/self/mem", O_RDONLY | O_CLOEXEC); }
+int open_own_memory() { return open_file("/proc/self/mem"); }
 
 std::size_t read_through_proc(char* to, std::uintptr_t from, std::size_t bytes) {
   // Relaxed: written once, before there are readers.
@@ -143,12 +150,12 @@ std::size_t read_through_proc(char* to, std::uintptr_t from, std::size_t bytes) 
   if (fd < 0) return 0;
   std::size_t done = 0;
   while (done < bytes) {
-    const ssize_t n = pread(fd, to + done, bytes - done, static_cast<off_t>(from + done));
+    const long n = syscall(SYS_pread64, fd, to + done, bytes - done, from + done);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) break;
     done += static_cast<std::size_t>(n);
   }
-  if (!is_kept) close(fd);
+  if (!is_kept) close_file(fd);
   return done;
 }
 
@@ -306,10 +313,10 @@ std::size_t read_task_file(std::int32_t thread, std::string_view file, char* out
   path.text("/proc/self/task/").number(thread).text("/").text(file);
   std::array<char, 65> name = {};
   std::copy(path.view().begin(), path.view().end(), name.begin());
-  const int fd = open(name.data(), O_RDONLY | O_CLOEXEC);
+  const int fd = open_file(name.data());
   if (fd < 0) return 0;
-  const ssize_t n = read(fd, out, capacity);
-  close(fd);
+  const long n = syscall(SYS_read, fd, out, capacity);
+  close_file(fd);
   return n > 0 ? static_cast<std::size_t>(n) : 0;
 }
 
@@ -360,16 +367,16 @@ bool thread_started_after(std::int32_t thread, std::uint64_t boot_clock_ns) {
 
 std::size_t read_file(const char* path, char* out, std::size_t capacity) {
   const KeepErrno keep;
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  const int fd = open_file(path);
   if (fd < 0) return 0;
   std::size_t size = 0;
   while (size < capacity) {
-    const ssize_t n = read(fd, out + size, capacity - size);
+    const long n = syscall(SYS_read, fd, out + size, capacity - size);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) break;
     size += static_cast<std::size_t>(n);
   }
-  close(fd);
+  close_file(fd);
   return size;
 }
 

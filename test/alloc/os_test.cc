@@ -3,6 +3,7 @@
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -25,6 +26,7 @@
 
 #include "alloc/base/check.h"
 #include "alloc/base/lock.h"
+#include "alloc/base/log.h"
 #include "alloc/base/units.h"
 #include "child.h"
 
@@ -235,21 +237,30 @@ TEST_CASE("reading what may be unmapped yields the readable prefix") {
   os::unreserve(p, 40 * page);
 }
 
+namespace {
+
+// In a child: process_vm_readv is refused from now on. False where there is no sandbox to be had.
+bool forbid_direct_reading() {
+  sock_filter filter[] = {
+      {BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(seccomp_data, nr)},
+      {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_process_vm_readv},
+      {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | EPERM},
+      {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
+  };
+  const sock_fprog program = {4, filter};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+}
+
+}  // namespace
+
 TEST_CASE("where a sandbox forbids the direct way, reading goes through /proc") {
   const auto end = in_child([] {
     const std::size_t page = os::kernel_page_bytes();
     char* const p = static_cast<char*>(os::map(3 * page, page, "test"));
     std::memset(p, 5, 3 * page);
     os::unreserve(p + 2 * page, page);
-    sock_filter filter[] = {
-        {BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(seccomp_data, nr)},
-        {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_process_vm_readv},
-        {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | EPERM},
-        {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
-    };
-    const sock_fprog program = {4, filter};
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return 0;  // no sandbox to be had
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) != 0) return 0;
+    if (!forbid_direct_reading()) return 0;
     std::vector<char> out(3 * page);
     errno = 4711;
     if (os::read_maybe_unmapped(out.data(), p + 3, 3 * page - 3) != 2 * page - 3) return 1;
@@ -260,6 +271,41 @@ TEST_CASE("where a sandbox forbids the direct way, reading goes through /proc") 
   });
   CHECK(end.exit_code == 0);
   CHECK(end.errors == "");
+}
+
+TEST_CASE("nothing that reads or writes is a cancellation point: the caller may hold locks") {
+  const auto end = in_child([] {
+    static bool came_through = false;
+    pthread_t thread;
+    const bool started =
+        pthread_create(
+            &thread, nullptr,
+            [](void*) -> void* {
+              pthread_cancel(pthread_self());
+              char out[64];
+              std::uint64_t word = 5;
+              os::read_file("/proc/self/stat", out, sizeof out);
+              os::thread_name(os::thread_id(), out, sizeof out);
+              os::thread_blocks_signal(os::thread_id(), SIGUSR1);
+              os::thread_started_after(os::thread_id(), 0);
+              for (int i = 0; i < 2; ++i) {
+                os::prepare_to_read_own_memory();
+                os::read_maybe_unmapped(out, &word, sizeof word);
+                os::read_pieces_maybe_unmapped(out, std::array{os::Piece{&word, sizeof word}});
+                if (!forbid_direct_reading()) break;
+              }
+              log_line("still here");
+              came_through = true;
+              pthread_testcancel();
+              return nullptr;
+            },
+            nullptr) == 0;
+    void* result = nullptr;
+    if (!started || pthread_join(thread, &result) != 0 || result != PTHREAD_CANCELED) return 1;
+    return came_through ? 0 : 2;
+  });
+  CHECK(end.exit_code == 0);
+  CHECK(end.errors == "still here\n");
 }
 
 TEST_CASE("a failed check reports label, place and values on one line, calls the hook and aborts",
