@@ -10,11 +10,14 @@
 //   that it is for: when all threads are stopped, every logged store's words are there to be shaded.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 #include <tricolor/detail/thread_cache.h>
+
+#include "alloc/cell.h"
 
 namespace tricolor::impl {
 
@@ -32,13 +35,24 @@ class WriteLog {
 
   std::uintptr_t* memory() { return x_words; }
 
-  // Calls shade(word) for what has been logged since the last call. The turn is held.
+  // Calls shade(word) for what has been logged since the last call, `most` words of it. True if that was all. The turn is held. What the words lead to is anywhere in the
+  // heap, so some words ahead of it are fetched: in a large heap that is all the difference to the last stop.
   template <class Shade>
-  void shade_new(Shade shade) {
+  bool shade_new(const ArenaMap& map, Shade shade, std::size_t most = kEntries) {
+    constexpr std::ptrdiff_t kAhead = 16;
     // Acquire: the words. Pairs with append_to_log (release).
-    std::uintptr_t* const end = x_cache.log_next.load(std::memory_order_acquire);
-    for (; x_shaded != end; ++x_shaded) shade(*x_shaded);
+    std::uintptr_t* const last = x_cache.log_next.load(std::memory_order_acquire);
+    std::uintptr_t* const end =
+        x_shaded + std::min(last - x_shaded, static_cast<std::ptrdiff_t>(most));
+    for (std::uintptr_t* ahead = x_shaded; x_shaded != end; ++x_shaded) {
+      for (; ahead != end && ahead - x_shaded < kAhead; ++ahead) fetch_record(map, *ahead);
+      shade(*x_shaded);
+    }
+    return end == last;
   }
+
+  // By the owner.
+  bool is_empty() const { return x_cache.log_next.load(std::memory_order_relaxed) == x_words; }
 
   // Everything has been shaded, or need not be any more. By the owner, or while it cannot append.
   void empty() {

@@ -167,7 +167,7 @@ void collect_under_stress(Heap& heap, Mutator& mutator) {
 char* take_claimed(const detail::cell_request& request, const char** listed) {
   Mutator* const mutator = current_mutator();
   if (mutator == nullptr || request.size_class == detail::kLargeClass) return nullptr;
-  if (mutator->state.load(std::memory_order_relaxed) != MutatorState::running) return nullptr;
+  if (mutator->state->load(std::memory_order_relaxed) != MutatorState::running) return nullptr;
   // Relaxed: as in detail::allocate_sized.
   const std::uint32_t id = request.type == nullptr
                                ? static_cast<std::uint32_t>(request.size_class)
@@ -221,7 +221,7 @@ bool ask_host(Heap& heap, Mutator& mutator, std::size_t bytes) {
 [[gnu::noinline]] char* allocate_slowest(const detail::cell_request& request, const char** listed) {
   Mutator& mutator = Heap::mutator();
   Heap& heap = mutator.heap;
-  if (mutator.state.load(std::memory_order_relaxed) != MutatorState::running) {
+  if (mutator.state->load(std::memory_order_relaxed) != MutatorState::running) {
     usage_error(
         "an allocation inside gc::blocking_call: fn must touch no managed memory. Move the "
         "allocation out of it.");

@@ -147,7 +147,7 @@ bool Cycle::arm() {
   // Not before that: a handle that goes on a thread which is not stopped makes grey what it held.
   if (x_beside_the_program) x_heap.roots().begin_marking();
   // Captures that did not fit: such a stack can be read only now.
-  handshake.for_each_mutator([this](Mutator& m) {
+  handshake.for_each_in_stop([this](Mutator& m) {
     if (m.epoch.load(std::memory_order_relaxed) != x_heap.handshake().epoch() ||
         m.capture.complete())
       return;
@@ -218,7 +218,7 @@ void Cycle::report_root_work() {
 // is marked before anything else can find it, and read word by word: its trace function is not called. (One that is
 // allocated later is black.) What the constructor overwrites meanwhile it shades [color.construction].
 void Cycle::keep_constructions() {
-  x_heap.handshake().for_each_mutator([this](Mutator& m) {
+  x_heap.handshake().for_each_in_stop([this](Mutator& m) {
     for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) {
       if (c->cell != nullptr) x_crew.coordinator().keep_construction(c->cell);
     }
@@ -324,8 +324,9 @@ void Cycle::mark_until_nothing_is_grey() {
 bool Cycle::shade_logs() {
   bool grey = false;
   if (is_planted(Fault::no_log_flush)) return false;
-  x_heap.handshake().for_each_in_turn([&](Mutator& m) {
-    m.log.shade_new([&](std::uintptr_t word) { grey |= x_crew.coordinator().mark_word(word); });
+  x_heap.handshake().for_each_not_idle_in_turn([&](Mutator& m) {
+    m.log.shade_new(x_heap.allocator().map,
+                    [&](std::uintptr_t word) { grey |= x_crew.coordinator().mark_word(word); });
   });
   x_heap.roots().share();
   return grey || x_heap.packets().has_shared() || x_heap.packets().has_postponed();
@@ -334,7 +335,9 @@ bool Cycle::shade_logs() {
 // World stopped: false when something is grey.
 bool Cycle::end_marking() {
   const bool is_forced = is_planted(Fault::no_log_flush) || is_planted(Fault::no_last_test);
-  if (shade_logs() && !is_forced) return false;
+  const bool grey = shade_logs();
+  x_heap.handshake().for_each_in_stop([this](Mutator& m) { x_heap.handshake().settle(m); });
+  if (grey && !is_forced) return false;
   return x_heap.roots().end_marking() || is_forced;
 }
 

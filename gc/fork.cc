@@ -49,7 +49,7 @@ void leave_outer_locks(Heap& heap) {
 // The forking mutator holds locks of ours up to the end: it is in a critical section, as whoever does [lock.critical].
 void begin_section(Mutator& mutator) {
   mutator.internal_depth.store(1, std::memory_order_relaxed);
-  if (mutator.state.load(std::memory_order_relaxed) == MutatorState::running)
+  if (mutator.state->load(std::memory_order_relaxed) == MutatorState::running)
     mutator.critical_depth.store(1, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }
@@ -57,7 +57,7 @@ void begin_section(Mutator& mutator) {
 void end_section(Mutator& mutator) {
   std::atomic_signal_fence(std::memory_order_seq_cst);
   mutator.internal_depth.store(0, std::memory_order_relaxed);
-  if (mutator.state.load(std::memory_order_relaxed) != MutatorState::running) return;
+  if (mutator.state->load(std::memory_order_relaxed) != MutatorState::running) return;
   mutator.critical_depth.store(0, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   if (mutator.stop_note.load(std::memory_order_relaxed) != 0) mutator.park(mutator);
@@ -96,7 +96,7 @@ void prepare() {
     }
   }
   if (mutator != nullptr &&
-      mutator->state.load(std::memory_order_relaxed) == MutatorState::running) {
+      mutator->state->load(std::memory_order_relaxed) == MutatorState::running) {
     with_spilled_registers(prepare_as_blocked, &preparation);
   } else {
     Heap::creation_mutex().lock();

@@ -20,10 +20,19 @@ namespace tricolor::impl {
 namespace {
 
 constexpr std::uint64_t kAskAgainNs = 1'000'000;
+// A thread that is busy with the heap finds the note of a stop within a microsecond. A signal to a thread on another CPU is an
+// interrupt there, which costs the sender up to 50 us in a virtual machine: so those that need one get it after this time.
+constexpr std::uint64_t kNotedNs = 10'000;
 constexpr int kLooks = 100;  // a few microseconds
-// Some 0.1 ms: about what it costs to put a thread to sleep and to wake it on a CPU that has gone to sleep, in a virtual
-// machine.
-constexpr int kLooksBeforeSleep = 6000;
+// 0.1 ms or more: what it costs to put a thread to sleep and to wake it on a CPU that has gone to sleep, in a virtual machine.
+constexpr int kTurnsBeforeSleep = 200;
+constexpr int kLooksATurn = 32;
+// A stack of which more is used is captured by its owner: to wake it costs less than what two can do side by side gains.
+constexpr std::ptrdiff_t kLargeStackBytes = 64 << 10;
+
+bool is_large(const Mutator& mutator) {
+  return mutator.stack.base - static_cast<const char*>(mutator.frozen_top) > kLargeStackBytes;
+}
 
 // Where glibc's own use of real-time signals ends; from there on the first that nobody handles is ours.
 bool is_free(int signal) {
@@ -135,8 +144,13 @@ Mutator* Handshake::attach() {
   sigaddset(&ours, x_signal);
   pthread_sigmask(SIG_UNBLOCK, &ours, nullptr);
 
-  const Guard guard(
-      x_registry);  // waits for the end of a stop, as everything that is not registered may
+  x_registry.lock();  // waits for the end of a stop, as everything that is not registered may
+  if (!x_seats.take(metadata, *mutator)) {
+    x_registry.unlock();
+    pthread_setspecific(x_exit_key, nullptr);
+    free(*mutator);
+    return nullptr;
+  }
   // Its stack held nothing when the cycle began: it was not attached. Its thread-local storage may hold what it was left with
   // when the thread was attached before, as far as that is still there.
   if (is_marking(epoch())) {
@@ -146,11 +160,10 @@ Mutator* Handshake::attach() {
   mutator->visited = epoch();
   mutator->epoch.store(mutator->visited, std::memory_order_relaxed);
   mutator->armed.store(is_marking(mutator->visited) ? 1 : 0, std::memory_order_relaxed);
-  mutator->next = x_first;
-  if (x_first != nullptr) x_first->previous = mutator;
-  x_first = mutator;
+  mutator->state->store(MutatorState::running, std::memory_order_relaxed);  // the lock orders
   x_count.fetch_add(1, std::memory_order_relaxed);
   detail::current_cache = mutator;
+  x_registry.unlock();
   return mutator;
 }
 
@@ -172,9 +185,7 @@ void Handshake::detach(Mutator& mutator) {
         const Guard turn(m.turn);
         self.shade_what_goes(m);
         self.x_heap.slot_check().forget(m);
-        if (self.x_walk == &m) self.x_walk = m.next;
-        (m.previous != nullptr ? m.previous->next : self.x_first) = m.next;
-        if (m.next != nullptr) m.next->previous = m.previous;
+        self.x_seats.give_back(m);
         self.x_count.fetch_sub(1, std::memory_order_relaxed);
         detail::current_cache = nullptr;  // a late signal finds no mutator
       },
@@ -193,7 +204,8 @@ void Handshake::shade_what_goes(Mutator& mutator) {
     shade_thread_local(mutator, shader);
     mutator.visited = epoch();
   }
-  mutator.log.shade_new([&](std::uintptr_t word) { shader.shade_word(word); });
+  mutator.log.shade_new(x_heap.allocator().map,
+                        [&](std::uintptr_t word) { shader.shade_word(word); });
 }
 
 // By the owner.
@@ -222,55 +234,106 @@ void Handshake::free(Mutator& mutator) {
   metadata.give_back(&mutator, sizeof(Mutator));
 }
 
+// L2 of [handshake.dekker]. Once found to have stopped it has, until the world runs.
+bool Handshake::has_stopped(Mutator& mutator) {
+  if (mutator.found == MutatorState::running)
+    mutator.found = mutator.state->load(std::memory_order_seq_cst);
+  return mutator.found != MutatorState::running;
+}
+
+// Until all have stopped, or none does any more. (One that stops may let another one have its CPU.)
+void Handshake::wait_for_noted(std::size_t running) {
+  for (std::uint64_t until_ns = 0; running != 0;) {
+    std::size_t left = 0;
+    for_each_in_stop([&](Mutator& m) { left += has_stopped(m) ? 0 : 1; });
+    const std::uint64_t now = os::now_ns();
+    if (until_ns == 0 || left != running) {
+      until_ns = now + kNotedNs;
+    } else if (now >= until_ns) {
+      return;
+    }
+    running = left;
+  }
+}
+
 std::uint64_t Handshake::stop(Purpose purpose) {
   x_registry.lock();
   const std::uint64_t begin_ns = os::now_ns();
   // S2 of [handshake.dekker].
-  x_stop_word.fetch_add(kStop - kRun, std::memory_order_seq_cst);
-  x_asked.store(0, std::memory_order_relaxed);
-  for_each_mutator([this](Mutator& m) {
-    if (m.state.load(std::memory_order_seq_cst) != MutatorState::running) return;
-    ask(m);
-    x_asked.fetch_add(1, std::memory_order_relaxed);
+  x_stop_word.fetch_add(purpose == Purpose::arm ? kArm : kEnd, std::memory_order_seq_cst);
+  x_in_stop = nullptr;
+  std::size_t running = 0;
+  std::size_t waiting = 0;
+  x_seats.for_each_not_idle([&](Mutator& m, MutatorState state) {
+    m.found = state;
+    m.next_in_stop = x_in_stop;
+    x_in_stop = &m;
+    running += state == MutatorState::running ? 1 : 0;
+    waiting += state == MutatorState::waiting ? 1 : 0;
   });
-  wait_for_mutators([](Mutator& m) {
-    return m.state.load(std::memory_order_seq_cst) != MutatorState::running;
-  });  // L2
+  x_awake.store(running + waiting, std::memory_order_relaxed);
+  for_each_in_stop([](Mutator& m) {
+    if (m.found == MutatorState::running) m.stop_note.store(1, std::memory_order_seq_cst);
+  });
+  const bool at_once = is_planted(Fault::barrier_split);  // which only a signal can do
+  if (!at_once) wait_for_noted(running);
+  for_each_in_stop([&](Mutator& m) {
+    // One that is inside the library finds the note on its way out. Relaxed: a hint; who is missed is asked again.
+    const bool is_inside = m.in_unit.load(std::memory_order_relaxed) != 0 ||
+                           m.internal_depth.load(std::memory_order_relaxed) != 0;
+    if (m.found == MutatorState::running && (!is_inside || at_once)) ask(m);
+  });
+  wait_for_mutators(has_stopped);
   const std::uint64_t stopped_ns = os::now_ns();
   x_stopped = true;
-  if (purpose == Purpose::end) return stopped_ns - begin_ns;
-
-  // Release (part of seq_cst): what everyone did before it stopped is visible to everyone who captures. Pairs with
-  // stay_stopped.
-  const std::uint32_t word =
-      x_stop_word.fetch_add(kCapture - kStop, std::memory_order_seq_cst) + (kCapture - kStop);
-  os::futex_wake_all(x_stop_word);
-  wait_for_mutators([&](Mutator& m) {
-    // Acquire: the capture and the returned claims. Pairs with capture (release).
-    if (m.captured_stop.load(std::memory_order_acquire) == word) return true;
-    // A mutator that is about to find that it cannot leave yet says `running` for a moment: look again.
-    const MutatorState state = m.state.load(std::memory_order_seq_cst);
-    if (state == MutatorState::blocked) return true;  // visited later
-    if (state == MutatorState::waiting) capture(m, m.blocked_top, word);
-    return m.captured_stop.load(std::memory_order_acquire) == word;
-  });
+  if (purpose == Purpose::arm) capture_all();
   return stopped_ns - begin_ns;
+}
+
+// [handshake.capture-once]
+void Handshake::capture_all() {
+  bool any_large = false;
+  for_each_in_stop(
+      [&](const Mutator& m) { any_large |= m.found == MutatorState::stopped && is_large(m); });
+  std::uint32_t word = 0;
+  if (any_large) {
+    // Release (part of seq_cst): what everyone did before it stopped is visible to everyone who captures. Pairs with
+    // stay_stopped.
+    word = x_stop_word.fetch_add(kCapture - kArm, std::memory_order_seq_cst) + (kCapture - kArm);
+    os::futex_wake_all(x_stop_word);
+  }
+  const bool returns = !is_planted(Fault::run_tail_not_closed);
+  for_each_in_stop([&](Mutator& m) {
+    // Most of those that have stopped have returned their claims. The rest goes now: a cell that is not constructed must not look
+    // allocated to whoever marks. (The owner does not touch them before the world runs.)
+    if (m.open_count != 0 && returns) return_all(x_heap.allocator(), m);
+    if (m.found == MutatorState::waiting || (m.found == MutatorState::stopped && !is_large(m)))
+      m.capture.capture(m.frozen_top, m.stack.base, x_heap.address_range());
+    settle(m);
+  });
+  if (!any_large) return;
+  wait_for_mutators([&](const Mutator& m) {
+    // Acquire: the capture. Pairs with stay_stopped (release).
+    return m.found != MutatorState::stopped || !is_large(m) ||
+           m.captured_stop.load(std::memory_order_acquire) == word;
+  });
+}
+
+// World stopped, and what a blocked mutator has logged has been shaded: is there anything left that the next stop would have to
+// look at? [handshake.idle]
+void Handshake::settle(Mutator& mutator) {
+  if (mutator.open_count != 0 || mutator.constructing != nullptr) return;
+  // Relaxed: it says nothing new of the owner, who may be trying to leave: then it stays as it is.
+  MutatorState blocked = MutatorState::blocked;
+  mutator.state->compare_exchange_strong(blocked, MutatorState::idle, std::memory_order_relaxed);
 }
 
 void Handshake::next_epoch() {
   const MarkEpoch next = x_epoch.load(std::memory_order_relaxed) + 1;
   // Release: pairs with epoch() (acquire). Mutators that are stopped are ordered by start().
   x_epoch.store(next, std::memory_order_release);
-  const std::uint32_t word = x_stop_word.load(std::memory_order_relaxed);
-  for_each_mutator([&](Mutator& m) {
-    // The others are blocked (not by their state, which says `running` for a moment when one of them tries to leave). When an
-    // epoch ends they may be brought up to date as they are: all have been visited in it.
-    if (is_marking(next) && m.captured_stop.load(std::memory_order_relaxed) != word) {
-      // Their claims go now: a cell that is not constructed must not look allocated to whoever marks. (The owner does not touch
-      // them before it has had its turn; one that stays blocked pays once.)
-      if (m.open_count != 0) return_all(x_heap.allocator(), m);
-      return;
-    }
+  for_each_in_stop([&](Mutator& m) {
+    if (m.found != MutatorState::stopped && m.found != MutatorState::waiting) return;
     m.epoch.store(next, std::memory_order_relaxed);
     m.armed.store(is_marking(next) ? 1 : 0, std::memory_order_relaxed);
     m.log.empty();
@@ -292,16 +355,16 @@ void Handshake::wait_for_mutators(Done is_done) {
   std::uint64_t ask_again_ns =
       kAskAgainNs;  // doubles: real-time signals queue up, and the queue is the host's too
   std::uint64_t warn_ns = x_warn_after_ns;
-  Mutator* m = x_first;
+  Mutator* m = x_in_stop;
   for (;;) {
     // Acquire: what is said after this count is waited for below. Pairs with announce (release).
     const std::uint32_t arrivals = x_arrivals.load(std::memory_order_acquire);
-    while (m != nullptr && is_done(*m)) m = m->next;
+    while (m != nullptr && is_done(*m)) m = m->next_in_stop;
     if (m == nullptr) return;
     const std::uint64_t now = os::now_ns();
     if (now - begin_ns >= ask_again_ns) {
-      for (Mutator* late = m; late != nullptr; late = late->next) {
-        if (late->state.load(std::memory_order_seq_cst) != MutatorState::running) continue;
+      for (Mutator* late = m; late != nullptr; late = late->next_in_stop) {
+        if (late->state->load(std::memory_order_seq_cst) != MutatorState::running) continue;
         // Its id may have gone to another thread; that one cannot answer for it.
         if (os::thread_started_after(late->thread, late->attached_at_ns)) {
           stop_ended(*late);
@@ -315,12 +378,7 @@ void Handshake::wait_for_mutators(Done is_done) {
       name_laggards(now - begin_ns);
       warn_ns *= 2;
     }
-    // The same here, unless those who are to stop need this CPU.
-    const int looks = x_asked.load(std::memory_order_relaxed) < x_cpus ? looks_before_sleep() : 0;
-    for (int i = 0; i < looks; ++i) {
-      if (x_arrivals.load(std::memory_order_relaxed) != arrivals) break;
-      os::relax();
-    }
+    look_for_change(x_arrivals, arrivals);
     os::futex_wait(x_arrivals, arrivals, kAskAgainNs);
   }
 }
@@ -349,13 +407,13 @@ void Handshake::ask(Mutator& mutator) {
 // thread-local storage are gone; its claims are returned with those of the blocked.
 void Handshake::stop_ended(Mutator& mutator) {
   mutator.tls.forget();
-  mutator.blocked_top = mutator.stack.base;
-  mutator.state.store(MutatorState::waiting, std::memory_order_seq_cst);
+  mutator.frozen_top = mutator.stack.base;
+  mutator.state->store(MutatorState::waiting, std::memory_order_seq_cst);
 }
 
 void Handshake::name_laggards(std::uint64_t waited_ns) {
   for_each_mutator([&](Mutator& m) {
-    if (m.state.load(std::memory_order_seq_cst) != MutatorState::running) return;
+    if (m.state->load(std::memory_order_seq_cst) != MutatorState::running) return;
     char name[32];
     LineBuffer<400> line;
     line.text("tricolor: thread ")
@@ -422,26 +480,20 @@ void Handshake::lock_for_fork(const Mutator* forking) {
 
 void Handshake::forget_others(Mutator* survivor) {
   x_listing.store(kForks, std::memory_order_relaxed);  // who was at it is gone
-  for (Mutator* m = x_first; m != nullptr;) {
-    Mutator* const next = m->next;
-    if (m != survivor) {
-      // In the middle of a unit the runs may be half changed; then the next sweep finds what was claimed.
-      if (m->in_unit.load(std::memory_order_relaxed) == 0) return_all(x_heap.allocator(), *m);
-      free(*m);
-    }
-    m = next;
-  }
-  x_first = survivor;
+  for_each_mutator([&](Mutator& m) {
+    if (&m == survivor) return;
+    x_seats.give_back(m);
+    // In the middle of a unit the runs may be half changed; then the next sweep finds what was claimed.
+    if (m.in_unit.load(std::memory_order_relaxed) == 0) return_all(x_heap.allocator(), m);
+    free(m);
+  });
   x_count.store(survivor != nullptr ? 1 : 0, std::memory_order_relaxed);
   if (survivor == nullptr) return;
-  survivor->next = nullptr;
-  survivor->previous = nullptr;
   survivor->thread = os::thread_id();
   survivor->attached_at_ns = os::boot_clock_ns();
 }
 
 void Handshake::abandon_marking(Mutator* survivor) {
-  x_walk = nullptr;
   const MarkEpoch next = x_epoch.load(std::memory_order_relaxed) + 1;
   x_epoch.store(next, std::memory_order_release);
   if (survivor == nullptr) return;
@@ -481,7 +533,7 @@ void Handshake::park(Mutator& mutator) {
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0)
     return;  // the outermost section parks
   // Inside blocking_call a handle may be given back while the note of a stop is still there: that thread counts as stopped.
-  if (mutator.state.load(std::memory_order_relaxed) != MutatorState::running) return;
+  if (mutator.state->load(std::memory_order_relaxed) != MutatorState::running) return;
   with_spilled_registers(
       [](void* top, void* argument) {
         auto& m = *static_cast<Mutator*>(argument);
@@ -511,36 +563,41 @@ void Handshake::park(Mutator& mutator) {
       &mutator);
 }
 
-// Stopped from here to the return: captures when it is time, goes on when the world runs.
+// Stopped from here to the return: does what each step asks of it once, goes on when the world runs.
 void Handshake::stay_stopped(Mutator& mutator, const void* top) {
   perturb();
-  mutator.state.store(MutatorState::stopped, std::memory_order_seq_cst);
-  announce();
+  mutator.frozen_top = top;
+  bool has_stopped = false;
   for (;;) {
-    // Acquire (part of seq_cst): see stop(), start().
+    // Acquire (part of seq_cst): see capture_all(), start().
     const std::uint32_t word = x_stop_word.load(std::memory_order_seq_cst);
-    if ((word & kStepMask) == kRun) {
-      mutator.state.store(MutatorState::running, std::memory_order_seq_cst);  // S1
-      if (world_runs()) return;                                               // L1
-      mutator.state.store(MutatorState::stopped, std::memory_order_seq_cst);
-      announce();
+    const std::uint32_t step = word & kStepMask;
+    if (step == kRun) {
+      has_stopped = false;
+      mutator.state->store(MutatorState::running, std::memory_order_seq_cst);  // S1
+      if (world_runs()) return;                                                // L1
       continue;
     }
-    if ((word & kStepMask) == kCapture &&
+    if (!has_stopped) {
+      has_stopped = true;
+      // Side by side with others, and from its own cache. Who has slept from one stop into the next stays as it is: what it has
+      // claimed is the stopper's to return, who finds it stopped.
+      if (step == kArm && !is_planted(Fault::run_tail_not_closed))
+        return_all(x_heap.allocator(), mutator);
+      // Release (part of seq_cst): the frames from top on, and the returned claims. Pairs with has_stopped().
+      mutator.state->store(MutatorState::stopped, std::memory_order_seq_cst);
+      announce();
+    }
+    if (step == kCapture && is_large(mutator) &&
         mutator.captured_stop.load(std::memory_order_relaxed) != word) {
-      capture(mutator, top, word);
+      perturb();
+      mutator.capture.capture(top, mutator.stack.base, x_heap.address_range());
+      // Release: the capture. Pairs with capture_all (acquire).
+      mutator.captured_stop.store(word, std::memory_order_release);
       announce();
     }
     wait_for_change(word);
   }
-}
-
-void Handshake::capture(Mutator& mutator, const void* top, std::uint32_t stop_word) {
-  perturb();
-  mutator.capture.capture(top, mutator.stack.base, x_heap.address_range());
-  if (!is_planted(Fault::run_tail_not_closed)) return_all(x_heap.allocator(), mutator);
-  // Release: all of the above. Pairs with stop (acquire).
-  mutator.captured_stop.store(stop_word, std::memory_order_release);
 }
 
 void Handshake::announce() {
@@ -549,17 +606,23 @@ void Handshake::announce() {
   os::futex_wake_all(x_arrivals);
 }
 
-int Handshake::looks_before_sleep() const {
-  return x_asked.load(std::memory_order_relaxed) <= x_cpus ? kLooksBeforeSleep : kLooks;
+// The next step of a stop is a few microseconds away: looking for it is quicker than sleeping. Whoever looks offers its CPU
+// again and again to those that wait for one, of whom one may be who is looked for: with two threads to stop and the stopper on
+// two CPUs one of the three always waits. Where there are more threads than that they sleep at once. Relaxed: who looks asks
+// again.
+void Handshake::look_for_change(const std::atomic<std::uint32_t>& word, std::uint32_t from) const {
+  if (x_awake.load(std::memory_order_relaxed) > x_cpus) return;
+  for (int turn = 0; turn < kTurnsBeforeSleep; ++turn) {
+    for (int look = 0; look < kLooksATurn; ++look) {
+      if (word.load(std::memory_order_relaxed) != from) return;
+      os::relax();
+    }
+    os::yield();
+  }
 }
 
 void Handshake::wait_for_change(std::uint32_t word) const {
-  // The next step of a stop is a few microseconds away: looking for it is quicker than sleeping, if a CPU is free.
-  const int looks = looks_before_sleep();
-  for (int i = 0; i < looks; ++i) {
-    if (x_stop_word.load(std::memory_order_relaxed) != word) return;
-    os::relax();
-  }
+  look_for_change(x_stop_word, word);
   os::futex_wait(x_stop_word, word);
 }
 
@@ -570,24 +633,34 @@ void Handshake::enter_blocked(Mutator& mutator, void* top, MutatorState state) {
         "pointers there would be "
         "lost.");
   }
-  mutator.blocked_top = top;
-  // Release (part of seq_cst): the frames from top on. Pairs with stop's load.
-  mutator.state.store(state, std::memory_order_seq_cst);
+  mutator.frozen_top = top;
+  // [handshake.idle]
+  const bool is_idle = state == MutatorState::blocked && mutator.open_count == 0 &&
+                       mutator.constructing == nullptr &&
+                       (mutator.log.is_empty() || is_planted(Fault::idle_with_log));
+  // Release (part of seq_cst): the frames from top on. Pairs with stop's L2.
+  mutator.state->store(is_idle ? MutatorState::idle : state, std::memory_order_seq_cst);
   if (!world_runs()) announce();  // the stopper may have seen `running` and be waiting
 }
 
 void Handshake::leave_blocked(Mutator& mutator) {
-  const MutatorState away = mutator.state.load(std::memory_order_relaxed);
+  const MutatorState away = mutator.state->load(std::memory_order_relaxed);
   // Our handler keeps out of the steps between blocked and running: it would capture what the stopper has captured.
   mutator.critical_depth.store(1, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   for (;;) {
-    mutator.state.store(MutatorState::running, std::memory_order_seq_cst);  // S1
-    if (world_runs()) break;                                                // L1
-    mutator.state.store(away, std::memory_order_seq_cst);
+    mutator.state->store(MutatorState::running, std::memory_order_seq_cst);  // S1
+    if (world_runs()) break;                                                 // L1
+    mutator.state->store(away, std::memory_order_seq_cst);
     announce();
-    const std::uint32_t word = x_stop_word.load(std::memory_order_seq_cst);
-    if ((word & kStepMask) != kRun) wait_for_change(word);
+    for (std::uint32_t word;
+         word = x_stop_word.load(std::memory_order_seq_cst), (word & kStepMask) != kRun;) {
+      if (away == MutatorState::waiting) {
+        wait_for_change(word);
+      } else {
+        os::futex_wait(x_stop_word, word);  // asleep, for there may be many
+      }
+    }
   }
   perturb();
   // Acquire: if the collector has been here, what it changed (claims, capture, log). Pairs with enter_marking_late and next_epoch
@@ -631,17 +704,25 @@ void Handshake::flush_log_hook(detail::thread_cache& cache) {
   mutator.heap.handshake().flush_log(mutator);
 }
 
-// By the owner, outside of units. A stop may come before or after, and the cycle may be another one then.
+// By the owner, outside of units. A stop may come before or after, or in between: it does not wait for all of the log. The cycle
+// may be another one then.
 void Handshake::flush_log(Mutator& mutator) {
-  const CriticalSection critical(mutator);
-  const Guard turn(mutator.turn);
-  perturb();
-  if (is_marking(epoch())) {
-    Shader shader = x_heap.shader();
-    mutator.log.shade_new([&](std::uintptr_t word) { shader.shade_word(word); });
+  constexpr std::size_t kWordsAtOnce = 64;
+  for (bool flushed = false; !flushed;) {
+    const CriticalSection critical(mutator);
+    const Guard turn(mutator.turn);
+    perturb();
+    flushed = true;
+    if (is_marking(epoch())) {
+      Shader shader = x_heap.shader();
+      flushed = mutator.log.shade_new(
+          x_heap.allocator().map, [&](std::uintptr_t word) { shader.shade_word(word); },
+          kWordsAtOnce);
+    }
+    if (!flushed) continue;
+    mutator.log.empty();
+    if (x_heap.settings().checkslot != 0) x_heap.slot_check().sample(mutator);
   }
-  mutator.log.empty();
-  if (x_heap.settings().checkslot != 0) x_heap.slot_check().sample(mutator);
 }
 
 void Handshake::on_signal(int, siginfo_t*, void* context) {
@@ -650,7 +731,7 @@ void Handshake::on_signal(int, siginfo_t*, void* context) {
   const int saved_errno = errno;
   Mutator& m = *mutator;
   Handshake& self = m.heap.handshake();
-  if (m.state.load(std::memory_order_relaxed) == MutatorState::running && !self.world_runs()) {
+  if (m.state->load(std::memory_order_relaxed) == MutatorState::running && !self.world_runs()) {
     // Everything that the interrupted frames hold lies between this signal frame (registers, vector state) and the base of
     // the stack; the red zone below the interrupted stack pointer is in between.
     const bool in_unit =

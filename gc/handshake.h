@@ -1,35 +1,42 @@
 // Stopping the world and starting it again; the registry of mutators.
 //
-// The stopper holds the registry's lock from stop() to start(), so no thread joins or leaves meanwhile. A stop has two steps,
+// The stopper holds the registry's lock from stop() to start(), so no thread joins or leaves meanwhile. The steps of a stop are
 // told by the low bits of the stop word:
 //
-//   stop     every running mutator is asked to stop: by a real-time signal, or, in builds where signals are delayed
-//            (ThreadSanitizer), by the stop note that every unit tests on its way out
-//   capture  only in a stop that begins a cycle: once none runs any more, each captures its own stack and returns its claims,
-//            all in parallel; the stopper does it for those that wait inside the library
-//   run      start()
+//   arm, end  every running mutator is asked to stop; in a stop that begins a cycle (arm) it returns its claims first. Then,
+//             when none runs any more, the stopper captures the stacks of those that have stopped
+//   capture   only when there are large stacks to capture: their owners do it, in parallel. (To wake the others, too, would take
+//             longer than to do it for them.)
+//   run       start()
 //
 // Invariant [handshake.one-instant]: no stack is captured before every mutator has stopped, none runs before every stack has
 //   been captured: the captures are one instant. (A thread may write a reference into another one's frame, so captures
 //   taken one after another, each as its thread stops, could miss it in both.)
 //
-// A mutator stops in one of three ways:
+// A mutator stops in one of four ways:
 //
-//   signal   the handler finds it outside of units and critical sections; everything happens inside the handler
-//   note     the handler finds it inside: it leaves the note; the thread stops by itself on the way out
-//   waiting, blocked  it is in a wait of the library or inside blocking_call, its frames frozen: nothing to do; it cannot
-//            leave before the world runs
+//   note      it finds the note that the stopper leaves for all, on its way out of a unit or a critical section, and stops by
+//             itself. A thread that is busy with the heap does so within a microsecond
+//   signal    who does not find it gets a real-time signal (not in builds where signals are delayed: ThreadSanitizer). The
+//             handler finds the thread outside of units and critical sections; everything happens inside the handler
+//   signal, note  the handler finds it inside: the note is there
+//   waiting, blocked, idle  it is in a wait of the library or inside blocking_call, its frames frozen: nothing to do; it cannot
+//             leave before the world runs
 //
 //   thread, leaving stopped or blocked         stopper
-//     S1  state = running                        S2  stop word = stop
+//     S1  state = running                        S2  stop word = arm or end
 //     L1  load stop word: not run? go back       L2  load state: not running? it is stopped
 //
 // Invariant [handshake.dekker]: the four are sequentially consistent, so L1 sees S2 or L2 sees S1: a mutator that the
 //   stopper took for stopped finds the stop word not at run before it returns to the program, and goes back without having
-//   run.
-// Invariant [handshake.capture-once]: a mutator's capture is written only at the step `capture`, by the one side that state
-//   and captured_stop name; between stop() and start() the collector may read it.
-// Threads inside blocking_call cost a stop nothing: they are visited after it.
+//   run. (The stopper remembers how it found each: one that goes back says `running` for a moment.)
+// Invariant [handshake.capture-once]: a mutator's capture is written in an arming stop only, once all have stopped, by the
+//   stopper; or by its owner, at the step `capture`, when it has stopped on a large stack. Between stop() and start() the
+//   collector may read it.
+// Invariant [handshake.idle]: a mutator that says idle is inside blocking_call and has nothing that a stop has to look at: no
+//   claims, no cell under construction, nothing in its log that has not been shaded. It says so itself when that is true as it
+//   blocks; else it is blocked, and the stop that has looked at it makes it idle. So threads that stay inside blocking_call cost
+//   a stop a look at their seats (seats.h). Their frames are visited after it.
 //
 // Invariant [handshake.epoch]: the mark epoch changes in a stop only, together with what it stands for in every mutator that
 //   is not blocked. A blocked one is brought up to date under its turn, once: by the collector, who visits it (visit), or by
@@ -42,6 +49,12 @@
 //   detaches before.
 // Invariant [handshake.no-host-lock]: between stop() and start() nothing here or in what runs there allocates from malloc, uses
 //   stdio, or calls the loader.
+//
+// All of that but memory orders is modelled in test/model/handshake.pml.
+//
+// A stop is short as long as nobody sleeps or is interrupted: to wake a thread on an idle CPU, or to signal one that runs on
+// another, costs 35 to 50 us each in a virtual machine. So everyone looks for the next step for a while, and yields: the thread
+// that is waited for may be waiting for that very CPU.
 //
 // A mutator that does not stop is asked again after 1, 2, 4, ... milliseconds, and after `stopwarn` milliseconds named on stderr with the
 // reason (blocked signal, critical section, foreign stack), as often as the time doubles. The stop goes on when it comes.
@@ -57,6 +70,7 @@
 #include "alloc/base/lock.h"
 #include "barrier/shader.h"
 #include "gc/mutator.h"
+#include "gc/seats.h"
 #include "roots/registers.h"
 
 namespace tricolor::impl {
@@ -93,8 +107,7 @@ class Handshake {
   template <class Scan>
   void visit_frames(Mutator& mutator, Scan scan) {
     if (mutator.epoch.load(std::memory_order_relaxed) == epoch()) return;
-    scan(static_cast<const void*>(mutator.blocked_top),
-         static_cast<const void*>(mutator.stack.base));
+    scan(mutator.frozen_top, static_cast<const void*>(mutator.stack.base));
     enter_marking_late(mutator);
   }
 
@@ -103,24 +116,28 @@ class Handshake {
   template <class Fn>
   void for_each_in_turn(Fn fn) {
     lock_registry_for_walk();
-    for (x_walk = x_first; x_walk != nullptr;) {
-      Mutator& m = *x_walk;
-      x_walk = m.next;  // moved on by detach() if that one goes
-      {
-        const Guard turn(m.turn);
-        unlock_registry_for_walk();
-        fn(m);
-      }
-      lock_registry_for_walk();  // not with the turn, which detach() takes second
-    }
+    x_seats.for_each([&](Mutator& m) { in_turn(m, fn); });
+    unlock_registry_for_walk();
+  }
+  // The same, of those that are not idle.
+  template <class Fn>
+  void for_each_not_idle_in_turn(Fn fn) {
+    lock_registry_for_walk();
+    x_seats.for_each_not_idle([&](Mutator& m, MutatorState) { in_turn(m, fn); });
     unlock_registry_for_walk();
   }
 
   // World stopped.
   template <class Fn>
   void for_each_mutator(Fn fn) {
-    for (Mutator* m = x_first; m != nullptr; m = m->next) fn(*m);
+    x_seats.for_each(fn);
   }
+  // Those that this stop concerns, which are all but the idle ones.
+  template <class Fn>
+  void for_each_in_stop(Fn fn) {
+    for (Mutator* m = x_in_stop; m != nullptr; m = m->next_in_stop) fn(*m);
+  }
+  void settle(Mutator& mutator);
 
   std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }
   int signal() const { return x_signal; }
@@ -154,7 +171,8 @@ class Handshake {
     with_spilled_registers(
         [](void* top, void* argument) {
           auto& [self, m, run] = *static_cast<Call*>(argument);
-          const bool was_running = m.state.load(std::memory_order_relaxed) == MutatorState::running;
+          const bool was_running =
+              m.state->load(std::memory_order_relaxed) == MutatorState::running;
           if (was_running) self.enter_blocked(m, top, MutatorState::waiting);
           run();
           if (was_running) self.leave_blocked(m);
@@ -168,17 +186,18 @@ class Handshake {
 
   // The two low bits of the stop word; the others count stops.
   static constexpr std::uint32_t kRun = 0;
-  static constexpr std::uint32_t kStop = 1;
-  static constexpr std::uint32_t kCapture = 2;
+  static constexpr std::uint32_t kEnd = 1;
+  static constexpr std::uint32_t kArm = 2;
+  static constexpr std::uint32_t kCapture = 3;
   static constexpr std::uint32_t kStepMask = 3;
 
   bool world_runs() const {
     return (x_stop_word.load(std::memory_order_seq_cst) & kStepMask) == kRun;
   }
-  int looks_before_sleep() const;
+  void look_for_change(const std::atomic<std::uint32_t>& word, std::uint32_t from) const;
   void wait_for_change(std::uint32_t word) const;
   void announce();
-  void capture(Mutator& mutator, const void* top, std::uint32_t stop_word);
+  void capture_all();
   void stay_stopped(Mutator& mutator, const void* top);
   void catch_up(Mutator& mutator);
   void enter_marking_late(Mutator& mutator);
@@ -186,10 +205,21 @@ class Handshake {
   static void flush_log_hook(detail::thread_cache& cache);
   void shade_what_goes(Mutator& mutator);
   void shade_thread_local(const Mutator& mutator, Shader& shader) const;
+  template <class Fn>
+  void in_turn(Mutator& mutator, Fn& fn) {
+    {
+      const Guard turn(mutator.turn);
+      unlock_registry_for_walk();
+      fn(mutator);
+    }
+    lock_registry_for_walk();  // not with the turn, which detach() takes second
+  }
   void lock_registry_for_walk();
   void unlock_registry_for_walk();
   template <class Done>
   void wait_for_mutators(Done is_done);
+  static bool has_stopped(Mutator& mutator);
+  void wait_for_noted(std::size_t running);
   void ask(Mutator& mutator);
   static void stop_ended(Mutator& mutator);
   static bool is_on_stack(Mutator& mutator, const void* p);
@@ -206,11 +236,11 @@ class Handshake {
   std::atomic<std::uint32_t> x_listing{0};
   static constexpr std::uint32_t kForks = 1U << 31;
   Mutex x_registry{LockRank::kRegistry};
-  Mutator* x_first = nullptr;  // guarded by x_registry, as is x_walk
-  Mutator* x_walk = nullptr;   // next of for_each_in_turn; one walk at a time, by the collector
-  // Mutators that ran when the stop began, as far as they have been asked. Written by the stopper; relaxed: it only says how
-  // long to wait before sleeping.
-  std::atomic<std::size_t> x_asked{0};
+  Seats x_seats;                 // guarded by x_registry
+  Mutator* x_in_stop = nullptr;  // those that the stop concerns. The stopper's own
+  // Mutators that ran or waited inside the library when the stop began. Written by the stopper; relaxed: it only says how long
+  // to wait before sleeping.
+  std::atomic<std::size_t> x_awake{0};
   std::size_t x_cpus = 1;
   bool x_stopped =
       false;  // between stop() and start(): the stopper holds the registry. The collector's own

@@ -89,7 +89,7 @@ bool Heap::create(const options& wanted) {
   set_lock_check([] {
     const Mutator* const mutator = current_mutator();
     check(mutator == nullptr ||
-              mutator->state.load(std::memory_order_relaxed) != MutatorState::running ||
+              mutator->state->load(std::memory_order_relaxed) != MutatorState::running ||
               mutator->critical_depth.load(std::memory_order_relaxed) != 0,
           "lock.critical");
   });
@@ -163,7 +163,7 @@ void shutdown() {
   if (Heap::existing() == nullptr) return;
   Mutator& mutator = Heap::mutator();
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0 ||
-      mutator.state.load(std::memory_order_relaxed) != impl::MutatorState::running) {
+      mutator.state->load(std::memory_order_relaxed) != impl::MutatorState::running) {
     impl::usage_error("gc::shutdown() inside gc::critical or gc::blocking_call. Leave that first.");
   }
   mutator.heap.cycle().shut_down(mutator);
@@ -234,7 +234,7 @@ thread_scope::~thread_scope() {
   Mutator* const mutator = impl::current_mutator();
   if (!x_attached || mutator == nullptr) return;
   if (mutator->critical_depth.load(std::memory_order_relaxed) != 0 ||
-      mutator->state.load(std::memory_order_relaxed) != impl::MutatorState::running) {
+      mutator->state->load(std::memory_order_relaxed) != impl::MutatorState::running) {
     impl::usage_error(
         "a gc::thread_scope ends inside gc::critical or gc::blocking_call that began outside of "
         "it.");
@@ -271,7 +271,7 @@ void blocking_call(void (*fn)(void*), void* argument) {
   Mutator* const mutator = impl::current_mutator();
   // A thread that is not attached, or already blocked, is not stopped anyway.
   if (mutator == nullptr ||
-      mutator->state.load(std::memory_order_relaxed) != impl::MutatorState::running)
+      mutator->state->load(std::memory_order_relaxed) != impl::MutatorState::running)
     return fn(argument);
   if (mutator->critical_depth.load(std::memory_order_relaxed) != 0) {
     impl::usage_error(

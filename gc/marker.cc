@@ -55,8 +55,7 @@ void Marker::begin_share(double cpus) {
 inline void Marker::discover(std::uintptr_t address) {
   PageRecord* const record = x_map.record_of(address);
   if (record == nullptr) return;  // null, or memory that is not the heap's
-  __builtin_prefetch(record, 1);
-  __builtin_prefetch(record->alloc_bits);
+  fetch_record(record);
   if (x_candidates.full()) visit(x_candidates.pop());
   x_candidates.push({address, record});
 }

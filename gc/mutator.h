@@ -17,9 +17,10 @@ class Heap;
 
 // What a mutator is doing, as far as a stop is concerned (handshake.h).
 enum class MutatorState : std::uint32_t {
+  idle,  // blocked, with nothing that a stop has to look at [handshake.idle]; also a seat that nobody has
   running,  // may touch managed memory at any instruction: must be stopped
-  stopped,  // waits for the world to start; captures its stack when everyone has stopped
-  waiting,  // in a wait of the library's own: its frames are frozen from blocked_top on, but others may write into them
+  stopped,  // waits for the world to start: its frames are frozen from frozen_top on
+  waiting,  // in a wait of the library's own: the same, but others may write into them
   blocked,  // inside blocking_call: the same, and nobody takes a reference out of them
 };
 
@@ -35,18 +36,17 @@ struct Mutator : LocalCache {
         log(*this, log_words, log_capacity) {}
 
   Heap& heap;
-  // What every stop looks at, of every mutator, in one line of the cache: a thousand of them may be blocked.
-  //
-  // Written by the owner (or its handler), read by the collector (handshake.h says how they are ordered).
-  alignas(64) std::atomic<MutatorState> state{MutatorState::running};
+  // Its seat among the states of all (seats.h). Written by the owner (or its handler), read by the collector (handshake.h says
+  // how they are ordered), which makes idle what is blocked.
+  alignas(64) std::atomic<MutatorState>* state = nullptr;
   // What this thread knows: `armed` and its claims are as they must be in this epoch. Of a thread that runs (outside of
   // leave_blocked) it is the heap's [handshake.epoch]. Written under the turn or while the owner is stopped.
   std::atomic<MarkEpoch> epoch{0};
-  // The stop (value of the stop word) that `capture` belongs to. Written by who captured, the owner or the stopper; read by
-  // the stopper.
+  // The stop (value of the stop word) in which the owner has captured its large stack. Read by the stopper.
   std::atomic<std::uint32_t> captured_stop{0};
-  Mutator* next = nullptr;  // registry; guarded by its lock
-  Mutator* previous = nullptr;
+  // The stopper's own, from stop() to start(): the list of those that this stop concerns, and what it has found this one at.
+  Mutator* next_in_stop = nullptr;
+  MutatorState found = MutatorState::idle;
   // Its roots (capture or frames, thread-local storage) have been marked in this epoch. Guarded by the turn.
   MarkEpoch visited = 0;
   std::int32_t thread = 0;  // the kernel's id
@@ -57,7 +57,8 @@ struct Mutator : LocalCache {
   StackCapture capture;           // marked by who holds the turn
   WriteLog log;
   Mutex turn{LockRank::kTurn};
-  void* blocked_top = nullptr;
+  // Frames from here on are frozen. Written by the owner before it says that it does not run.
+  const void* frozen_top = nullptr;
   TlsBlocks tls;
   // Critical sections of the library itself that are open: 0 or 1. Written by the owner; read by the stopper, for its message,
   // and by a thread that forks.

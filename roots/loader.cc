@@ -14,6 +14,11 @@ namespace {
 // Written by the loader before the program begins.
 __attribute__((no_sanitize("thread"))) const link_map* first_entry() { return _r_debug.r_map; }
 
+// Of an entry that stays. Relaxed: where a library has been linked that holds references, the thread that did it has stopped.
+__attribute__((no_sanitize("thread"))) const link_map* next_after(const link_map* entry) {
+  return __atomic_load_n(&entry->l_next, __ATOMIC_RELAXED);
+}
+
 bool read(void* to, std::uintptr_t from, std::size_t bytes) {
   return os::read_maybe_unmapped(to, reinterpret_cast<const void*>(from), bytes) == bytes;
 }
@@ -112,14 +117,18 @@ ModuleMark LoaderWalk::mark() const {
           x_headers_at, read ? bytes : 0, is_program() ? 0 : sum_of(x_headers.data(), bytes)};
 }
 
-bool is_loader_list(std::span<const ModuleMark> marks) {
+bool is_loader_list(std::span<const ModuleMark> marks, std::size_t staying) {
   if (marks.empty() || marks.front().entry != first_entry()) return false;
   if (first_entry() == nullptr) return true;  // a static program
+  const auto next_of = [&](std::size_t i) {
+    return i + 1 < marks.size() ? marks[i + 1].entry : nullptr;
+  };
+  if (next_after(marks[staying - 1].entry) != next_of(staying - 1)) return false;
   // Many at once: a system call costs more than what it reads.
   std::array<char, 16 << 10> bytes;
   std::array<os::Piece, 32> pieces;
   const auto bytes_of = [](const ModuleMark& m) { return sizeof(link_map) + m.headers_bytes; };
-  for (std::size_t begin = 0, end = 0; begin < marks.size(); begin = end) {
+  for (std::size_t begin = staying, end = staying; begin < marks.size(); begin = end) {
     std::size_t count = 0;
     for (std::size_t length = 0; end < marks.size(); ++end) {
       length += bytes_of(marks[end]);
@@ -134,9 +143,8 @@ bool is_loader_list(std::span<const ModuleMark> marks) {
       link_map entry;
       std::memcpy(&entry, at, sizeof entry);
       if (entry.l_addr != mark.load_address || entry.l_ld != mark.dynamic ||
-          entry.l_next != (i + 1 < marks.size() ? marks[i + 1].entry : nullptr))
+          entry.l_next != next_of(i))
         return false;
-      if (i == 0) continue;  // the program stays
       std::uint64_t sum = sum_of(at + sizeof entry, mark.headers_bytes);
       if (mark.headers == nullptr) {
         const os::LoadedRange range = os::loaded_range_of(mark.dynamic);

@@ -73,7 +73,9 @@ class LoaderWalk {
   const void* x_headers_at = nullptr;
 };
 
-// Does the loader's list consist of these modules now? Takes no lock and allocates nothing.
-bool is_loader_list(std::span<const ModuleMark> marks);
+// Does the loader's list consist of these modules now? The first `staying` of them, at least one, are what the program started
+// with: their entries are never unlinked, so of those only the last one's link can have changed, and that is all that a program
+// which opens nothing pays for. Takes no lock and allocates nothing.
+bool is_loader_list(std::span<const ModuleMark> marks, std::size_t staying);
 
 }  // namespace tricolor::impl

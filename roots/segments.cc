@@ -37,7 +37,7 @@ void for_each_writable(const LoaderWalk& module, Add add) {
 }  // namespace
 
 bool SegmentList::may_be_outdated() const {
-  return !x_complete || !is_loader_list({x_modules, x_modules_count});
+  return !x_complete || !is_loader_list({x_modules, x_modules_count}, x_staying);
 }
 
 bool SegmentList::update() {
@@ -45,6 +45,7 @@ bool SegmentList::update() {
     std::size_t modules = 0;  // counted even when they do not fit
     std::size_t segments = 0;
     bool opened_later = false;
+    x_staying = 1;  // the program
     for (LoaderWalk walk; walk.next();) {
       if (modules < x_modules_capacity) x_modules[modules] = walk.mark();
       ++modules;
@@ -57,7 +58,10 @@ bool SegmentList::update() {
       }
       // The loader itself is the last of what a program starts with, and what is opened later comes behind it. (A program
       // without a loader opens nothing, or all that it opens is later.)
-      opened_later |= walk.load_address() == getauxval(AT_BASE);
+      if (!opened_later && walk.load_address() == getauxval(AT_BASE)) {
+        opened_later = true;
+        x_staying = modules;
+      }
     }
     x_modules_count = std::min(modules, x_modules_capacity);
     x_count = std::min(segments, x_capacity);

@@ -1,7 +1,7 @@
 // One stopped thread's stack and registers, as words that may be pointers.
 //
 // Capturing is a filter: only words that fall into the heap's address range are kept, in a buffer that was made when the
-// thread attached. It runs in the thread's own signal handler (all threads capture in parallel) or at a poll, and touches
+// thread attached. It runs on the thread that has stopped the others, or in a stopped thread's own signal handler, and touches
 // plain memory only.
 //
 // Invariant [stack.one-instant]: no thread goes on before every capture of the same stop is complete.

@@ -24,6 +24,7 @@ enum class Fault : std::uint8_t {
   no_handle_shade,        // a handle that goes does not shade what it held
   no_detach_shade,        // a thread that detaches does not shade what it was a root of
   no_log_flush,           // marking ends without a look at the logs
+  idle_with_log,          // a thread that blocks with something in its log is left out
   no_last_test,           // it ends whether or not that look has found something grey
   dropped_packet,         // a full packet of grey work is lost
   assist_keeps_work,      // an assist that leaves does not give back what it has found

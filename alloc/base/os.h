@@ -70,6 +70,9 @@ void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
 void futex_wake_one(const std::atomic<std::uint32_t>& word);
 void futex_wake_all(const std::atomic<std::uint32_t>& word);
 
+// Lets others run that wait for this CPU, if there are any.
+void yield();
+
 // A moment's rest inside a spinning loop.
 inline void relax() {
 #if defined(__x86_64__)

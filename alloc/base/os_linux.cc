@@ -279,6 +279,8 @@ void futex_wake_one(const std::atomic<std::uint32_t>& word) { futex_wake(word, 1
 
 void futex_wake_all(const std::atomic<std::uint32_t>& word) { futex_wake(word, INT_MAX); }
 
+void yield() { sched_yield(); }
+
 std::int32_t process_id() { return static_cast<std::int32_t>(getpid()); }
 
 bool thread_exists(std::int32_t thread) {

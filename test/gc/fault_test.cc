@@ -41,12 +41,14 @@ constexpr const char* kThreadLocal = "child keeps objects in a thread_local only
 constexpr const char* kHandle = "child keeps objects in handles only";
 constexpr const char* kDropped = "child drops handles whose objects it keeps";
 constexpr const char* kDetached = "child takes over what threads held that have detached";
+constexpr const char* kBlockedLog = "child takes over what threads took out that have blocked";
 constexpr const char* kTree = "child keeps a large tree";
 constexpr const char* kCleared = "child reads slots that another thread is about to clear";
 
 constexpr FaultName kFaults[] = {
     {Fault::no_deletion_half, "no_deletion_half", kTaken},
     {Fault::no_log_flush, "no_log_flush", kTaken},
+    {Fault::idle_with_log, "idle_with_log", kBlockedLog},
     {Fault::no_last_test, "no_last_test", kTaken},
     {Fault::no_insertion_half, "no_insertion_half", kMoved},
     {Fault::no_constructor_shade, "no_constructor_shade", kConstructed},
@@ -318,6 +320,51 @@ TEST_CASE("child takes over what threads held that have detached", "[.child]") {
     }
   });
   wanted = SIZE_MAX;
+  join(helper);
+}
+
+TEST_CASE("child takes over what threads took out that have blocked", "[.child]") {
+  const Collector collector;
+  constexpr std::size_t kBatch = 50;
+  gc::array<gc::ptr<Node>> nodes = gc::make_array<gc::ptr<Node>>(kSlots);
+  gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kBatch);
+  for (std::size_t i = 0; i < kSlots; ++i) nodes[i] = make_node(i);
+  const auto last = [&](std::size_t i) -> gc::ptr<Node>& { return nodes[kSlots - kBatch + i]; };
+  // As soon as a cycle marks it takes a batch out of the slots that are scanned last, hands it over to the main thread's frame, and
+  // is blocked up to the end of that cycle, with the batch in its log.
+  std::array<std::atomic<Node*>, kBatch> frame = {};
+  std::atomic<int> wanted{0}, done{0};  // batches
+  std::atomic<bool> end{false};
+  std::thread helper = start_thread([&] {
+    const gc::thread_scope attach;
+    for (int batch = 1;; ++batch) {
+      wait_until(wanted, batch);
+      if (end) return;
+      while (tricolor::detail::current_cache->armed == 0) gc::safepoint();
+      for (std::size_t i = 0; i < kBatch; ++i) {
+        frame[i] = last(i).get();
+        last(i) = nullptr;
+      }
+      done = batch;
+    }
+  });
+  repeat([&](std::uint64_t) {
+    const std::uint64_t cycles = gc::stats().cycles_total;
+    raise(wanted, wanted + 1);
+    while (done < wanted) gc::safepoint();
+    for (std::size_t i = 0; i < kBatch; ++i) {
+      boxes[i] = gc::make<Box>(frame[i].load());
+      frame[i] = nullptr;
+    }
+    while (gc::stats().cycles_total < cycles + 2) gc::safepoint();
+    for (std::size_t i = 0; i < kBatch; ++i) {
+      expect_intact(boxes[i]->node, kSlots - kBatch + i);
+      last(i) = boxes[i]->node;
+      boxes[i] = nullptr;
+    }
+  });
+  end = true;
+  raise(wanted, wanted + 1);
   join(helper);
 }
 
