@@ -33,7 +33,7 @@
 //
 //     const contestant::Stops stops;              // no collection runs meanwhile
 //     stops.count();                              // how often the program was stopped since then
-//     stops.print(stdout);                        // stops=, and of each kind of stop the median and more
+//     stops.print(stdout);                        // stops=, of each kind of stop the median and more, and what was marked meanwhile
 //     stops.marked_beside();                      // the share of the time that it was marking and not stopped
 //
 // All of these are the contestant's own numbers. (Of Stops malloc has an empty one.)
@@ -136,6 +136,12 @@ class Stops {
     std::fprintf(out, " stops=%llu", static_cast<unsigned long long>(count()));
     // A line for each kind of stop.
     print_kind(out, "stop", before_.pauses, now.pauses, now.pause_ns_max);
+    print_kind(out, "first", before_.first_pauses, now.first_pauses, now.pause_ns_max);
+    print_kind(out, "last", before_.last_pauses, now.last_pauses, now.pause_ns_max);
+    const auto marked = static_cast<double>(now.marked_bytes_total - before_.marked_bytes_total);
+    const auto stopped =
+        static_cast<double>(now.stopped_marked_bytes_total - before_.stopped_marked_bytes_total);
+    std::fprintf(out, " concurrent_percent=%.3f", marked == 0 ? 0 : 100 - 100 * stopped / marked);
   }
   // Marking is counted at the end of a cycle, whether the world was stopped or not.
   double marked_beside() const {
@@ -300,7 +306,9 @@ class Stops {
     const auto us = [](double share) {
       return static_cast<double>(pauses.all.percentile(share)) / 1e3;
     };
-    std::fprintf(out, " stops=%llu stop_us_median=%.1f stop_us_p99=%.1f stop_us_max=%.1f",
+    std::fprintf(out,
+                 " stops=%llu stop_us_median=%.1f stop_us_p99=%.1f stop_us_max=%.1f "
+                 "concurrent_percent=0",
                  static_cast<unsigned long long>(count()), us(0.5), us(0.99), us(1));
   }
 

@@ -8,8 +8,12 @@
 //
 // longest_us, p9999_us and mean_ns are of the operations; on few processors the longest is also a wait for one's turn, which is
 // what malloc shows. stop_us_* are of the contestant's stops by its own account, from the request until all may go on, known
-// to a quarter (the longest exactly, if none was longer while the tables were built). The check is the number of objects
-// found in the tables at the end.
+// to a quarter (the longest exactly, if none was longer while the tables were built); first_us_* and last_us_* are of those that
+// begin a cycle's marking and of those that end it. concurrent_percent is the share of the marked bytes that was marked while no
+// thread was stopped. The check is the number of objects found in the tables at the end.
+//
+// taken_us_* say what the machine itself adds to something that takes as long as a stop: before the program begins, both threads
+// look at the clock for a second, and of each 0.1 ms they count how long they did not get to.
 
 #include <atomic>
 #include <chrono>
@@ -109,6 +113,25 @@ std::uint64_t ns_between(question::Clock::time_point begin, question::Clock::tim
       std::chrono::duration_cast<std::chrono::nanoseconds>(end - begin).count());
 }
 
+// For a second: of every kStepNs that the calling thread gets through, how long it was kept from looking at the clock.
+void measure_machine(question::Histogram& taken) {
+  constexpr std::uint64_t kStepNs = 100'000;
+  constexpr std::uint64_t kKeptNs = 1'000;  // two looks are closer than that
+  const auto start = question::Clock::now();
+  std::uint64_t step_begin = 0;
+  std::uint64_t before = 0;
+  std::uint64_t kept = 0;
+  while (before < 1'000'000'000) {
+    const std::uint64_t now = ns_between(start, question::Clock::now());
+    if (now - before > kKeptNs) kept += now - before;
+    before = now;
+    if (now - step_begin - kept < kStepNs) continue;
+    taken.add(kept);
+    step_begin = now;
+    kept = 0;
+  }
+}
+
 // Threads that wait until this ends.
 class Waiting {
  public:
@@ -162,6 +185,7 @@ int main(int argc, char** argv) {
   std::optional<contestant::Stops> stops;
   std::atomic<bool> done = false;
   std::vector<question::Histogram> times(kMutators);
+  std::vector<question::Histogram> taken(kMutators);
   std::vector<double> ms(kMutators);
   const auto operate = [&](int t, Table table) {
     question::Random chance;
@@ -187,7 +211,10 @@ int main(int argc, char** argv) {
   };
   const std::uint64_t check = question::on_threads(kMutators, [&](int t) {
     const Table table = build(trees);
-    contestant::wait([&] { built.arrive_and_wait(); });
+    contestant::wait([&] {
+      built.arrive_and_wait();
+      measure_machine(taken[static_cast<std::size_t>(t)]);
+    });
     if (t == 0) stops.emplace();  // the other one waits
     on_frames(stack_kb, table, [&] { operate(t, table); });
     return count(table);
@@ -196,12 +223,16 @@ int main(int argc, char** argv) {
 
   question::Histogram all;
   for (const question::Histogram& one : times) all.add(one);
+  question::Histogram machine;
+  for (const question::Histogram& one : taken) machine.add(one);
   std::printf(
       "question=pauses contestant=%s live_mb=%d seconds=%d stack_kb=%d waiting=%d longest_us=%.1f "
-      "p9999_us=%.1f mean_ns=%.1f",
+      "p9999_us=%.1f mean_ns=%.1f taken_us_p99=%.1f taken_us_max=%.1f",
       contestant::kName, live_mb, seconds, stack_kb, waiting,
       static_cast<double>(all.longest()) / 1e3, static_cast<double>(all.percentile(0.9999)) / 1e3,
-      (ms[0] + ms[1]) * 1e6 / static_cast<double>(all.count()));
+      (ms[0] + ms[1]) * 1e6 / static_cast<double>(all.count()),
+      static_cast<double>(machine.percentile(0.99)) / 1e3,
+      static_cast<double>(machine.longest()) / 1e3);
   stops->print(stdout);
   std::printf(" histogram=");
   all.print(stdout);

@@ -30,7 +30,9 @@ QUESTIONS = {
     "footprint": ("Footprint under churn: peak memory by the bytes that live", ["footprint", "churn_ms"]),
     "threads": ("Many threads on few processors", ["wall_ms", "longest_ms", "pause_us_max"]),
     "pauses": ("How long the stops are, and what one operation feels of them",
-               ["longest_us", "p9999_us", "mean_ns", "stops", "stop_us_median", "stop_us_p99", "stop_us_max"]),
+               ["longest_us", "p9999_us", "mean_ns", "taken_us_p99", "taken_us_max", "stops",
+                "stop_us_median", "stop_us_p99", "stop_us_max", "first_us_median", "first_us_p99", "last_us_median", "last_us_p99",
+                "concurrent_percent"]),
     "barrier": ("One pointer store", ["store_ns", "construct_ns", "copy_ns", "plain_ns", "make_ns", "make_with_ns", "beside"]),
 }
 MEMORY = "peak_rss_mb"

@@ -90,9 +90,9 @@ runs_of_pauses() {
     each_contestant pauses 20 1 1024 100
     return
   fi
-  each_contestant pauses 20 3 0 0
-  each_contestant pauses 200 5 0 0
-  each_contestant pauses 2000 10 0 0
+  each_contestant pauses 20 5 0 0
+  each_contestant pauses 200 10 0 0
+  [ -z "${PAUSES_2GB:-}" ] || each_contestant pauses 2000 20 0 0
   each_contestant pauses 200 5 1024 0
   each_contestant pauses 200 5 4096 0
   each_contestant pauses 200 5 0 1000
