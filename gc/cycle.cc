@@ -382,7 +382,9 @@ void Cycle::start_sweeping() {
   x_phase.advance(Phase::kMarkTermination, Phase::kSweep);
   if (x_heap.settings().gcstoptheworld == 2) x_sweeper.finish();
   x_heap.handshake().start();
-  x_heap.assists().forgive();  // not in the stop: each is a system call
+  x_last_end_ns.store(os::now_ns(),
+                      std::memory_order_relaxed);  // whoever goes on may now take this CPU
+  x_heap.assists().forgive();                      // not in the stop: each is a system call
 }
 
 // World stopped.
@@ -428,7 +430,7 @@ void Cycle::count_pause(Histogram& which, std::uint64_t pause_ns) {
 }
 
 void Cycle::close() {
-  const std::uint64_t end_ns = os::now_ns();
+  const std::uint64_t end_ns = x_last_end_ns.load(std::memory_order_relaxed);  // of the last stop
   x_numbers.pause_ns_last.store(0, std::memory_order_relaxed);
   if (x_beside_the_program) {
     count_pause(x_numbers.first_pauses, x_armed_ns - x_begin_ns);
@@ -447,7 +449,6 @@ void Cycle::close() {
   x_record.last_stop_cpu_ns = x_record.last_stop_clock_ns * x_record.processors_count;
   x_numbers.cycles.fetch_add(1, std::memory_order_relaxed);
   if (x_record.forced) x_numbers.forced.fetch_add(1, std::memory_order_relaxed);
-  x_last_end_ns.store(end_ns, std::memory_order_relaxed);
   x_numbers.mark_ns_last.store(x_record.mark_clock_ns, std::memory_order_relaxed);
   x_numbers.mark_ns_total.fetch_add(x_record.mark_clock_ns, std::memory_order_relaxed);
   x_numbers.cpu_ns_total.fetch_add(x_record.first_stop_cpu_ns + x_record.worker_cpu_ns +
