@@ -32,8 +32,6 @@ void subtract(std::atomic<std::size_t>& counter, std::size_t delta) { add(counte
 // --- Bits
 // -----------------------------------------------------------------------------------------
 
-using Bitmap = std::array<std::uint64_t, kArenaPages / kWordBits>;
-
 // Calls visit(word index, mask) for each word that bits [begin, end) touch.
 template <typename Visit>
 void for_each_word(std::size_t begin, std::size_t end, Visit visit) {
@@ -47,7 +45,9 @@ void for_each_word(std::size_t begin, std::size_t end, Visit visit) {
 
 // How many of bits [begin, end) are clear. Nearly always none or all: then no ones are counted,
 // which is a library call on plain x86-64.
-std::size_t count_clear(const Bitmap& bits, std::size_t begin, std::size_t end) {
+template <std::size_t N>
+std::size_t count_clear(const std::array<std::uint64_t, N>& bits, std::size_t begin,
+                        std::size_t end) {
   std::size_t clear = 0;
   for_each_word(begin, end, [&](std::size_t w, std::uint64_t mask) {
     const std::uint64_t here = ~bits[w] & mask;
@@ -62,15 +62,19 @@ std::size_t count_clear(const Bitmap& bits, std::size_t begin, std::size_t end) 
   return clear;
 }
 
-std::size_t count_set(const Bitmap& bits, std::size_t begin, std::size_t end) {
+template <std::size_t N>
+std::size_t count_set(const std::array<std::uint64_t, N>& bits, std::size_t begin,
+                      std::size_t end) {
   return end - begin - count_clear(bits, begin, end);
 }
 
-void set_range(Bitmap& bits, std::size_t begin, std::size_t end) {
+template <std::size_t N>
+void set_range(std::array<std::uint64_t, N>& bits, std::size_t begin, std::size_t end) {
   for_each_word(begin, end, [&](std::size_t w, std::uint64_t mask) { bits[w] |= mask; });
 }
 
-void clear_range(Bitmap& bits, std::size_t begin, std::size_t end) {
+template <std::size_t N>
+void clear_range(std::array<std::uint64_t, N>& bits, std::size_t begin, std::size_t end) {
   for_each_word(begin, end, [&](std::size_t w, std::uint64_t mask) { bits[w] &= ~mask; });
 }
 
@@ -227,6 +231,22 @@ std::size_t hint_of(PageCount count) {
   return static_cast<std::size_t>(std::bit_width(count.value)) - 1;
 }
 
+// Notes that the records of pages [begin, end) are about to be touched. Returns of how many pages that is new.
+std::size_t use_records(Arena& arena, std::size_t begin, std::size_t end) {
+  std::size_t more = 0;
+  for_each_word(begin / kRecordGroupPages, (end - 1) / kRecordGroupPages + 1,
+                [&](std::size_t w, std::uint64_t mask) {
+                  more += static_cast<std::size_t>(std::popcount(mask & ~arena.used_records[w]));
+                  arena.used_records[w] |= mask;
+                });
+  return more * kRecordGroupPages;
+}
+
+// How many pages have records that fill one page of the kernel.
+std::size_t record_group() {
+  return std::max(kRecordGroupPages, os::kernel_page_bytes() / sizeof(PageRecord));
+}
+
 // How many of our pages make one of the kernel's.
 std::size_t kernel_page_group() {
   return std::max<std::size_t>(1, os::kernel_page_bytes() / kPageBytes);
@@ -331,7 +351,8 @@ std::optional<PageHeap::Run> PageHeap::take_at(PageId first, PageCount count) {
     return true;
   });
   const std::size_t clean = count.value - dirty;
-  if (!make_limit_room(clean) || !for_each_slice(first, count, prepare)) {
+  if (!make_limit_room(clean) ||
+      !for_each_slice(first, count, [this](const Slice& slice) { return prepare(slice); })) {
     for_each_slice(first, count, [&](const Slice& slice) {
       mark_free(slice);
       return true;
@@ -340,15 +361,12 @@ std::optional<PageHeap::Run> PageHeap::take_at(PageId first, PageCount count) {
   }
   for_each_slice(first, count, [&](const Slice& slice) {
     set_range(slice.arena->dirty, slice.begin, slice.end);
-    if (slice.end > slice.arena->high_water_pages) {
-      add(x_record_pages, slice.end - slice.arena->high_water_pages);
-      slice.arena->high_water_pages = static_cast<std::uint32_t>(slice.end);
-    }
+    add(x_record_pages, use_records(*slice.arena, slice.begin, slice.end));
     return true;
   });
   add(x_in_use_pages, count.value);
   add(x_ready_pages, clean);
-  return Run{first, dirty == 0};
+  return Run{first, dirty == 0, {clean}};
 }
 
 // Makes room for so many more Ready pages under the hard limit, at the cost of free ones. Here the
@@ -375,6 +393,7 @@ bool PageHeap::prepare(Slice slice) {
   const PageId first = arena.first + PageCount{arena.prepared_pages};
   const PageCount count = {end - arena.prepared_pages};
   if (!os::prepare(first.data(), count.bytes(), "tricolor heap")) return false;
+  add(x_prepared_pages, count.value);
   arena.prepared_pages = static_cast<std::uint32_t>(end);
   return true;
 }
@@ -404,6 +423,7 @@ std::optional<PageId> PageHeap::grow(PageCount count) {
     arena->first = page_of(data + i * kArenaBytes);
     arena->prepared_pages = static_cast<std::uint32_t>(
         std::min(prepared.value - std::min(prepared.value, i * kArenaPages), kArenaPages));
+    add(x_prepared_pages, arena->prepared_pages);
     enter(arena);
   }
   return page_of(data);
@@ -522,9 +542,12 @@ PageCount PageHeap::release(PageCount count) {
     }
     if (!slice) break;
     const bool discarded = discard(*slice);
-    const Guard guard(x_lock);
-    released += attach(*slice, discarded);
+    {
+      const Guard guard(x_lock);
+      released += attach(*slice, discarded);
+    }
     if (!discarded) break;
+    release_records(*slice);
   }
   return {released};
 }
@@ -575,20 +598,66 @@ std::size_t PageHeap::attach(Slice slice, bool discarded) {
   return discarded ? dirty : 0;
 }
 
+void PageHeap::release_records(Slice around) {
+  const std::size_t group = record_group();
+  Slice left = {around.arena, around.begin / group * group, round_up(around.end, group)};
+  for (;;) {  // each time round, less is left
+    std::optional<Slice> slice;
+    {
+      const Guard guard(x_lock);
+      slice = detach_clean(left);
+    }
+    if (!slice) return;
+    const bool discarded = discard_records(*slice);
+    const Guard guard(x_lock);
+    attach_records(*slice, discarded);
+    left.begin = slice->end;
+  }
+}
+
+// Takes the first pages out of circulation that are clean, and whose records fill pages of the kernel and have memory behind
+// them. So nobody publishes a span in any of these records.
+std::optional<PageHeap::Slice> PageHeap::detach_clean(Slice within) {
+  Arena& arena = *within.arena;
+  const std::size_t group = record_group();
+  Slice slice = {&arena, within.begin, within.begin};
+  for (; slice.end != within.end; slice.end += group) {
+    const std::size_t end = slice.end + group;
+    const bool clean =
+        count_set(arena.in_use, slice.end, end) == 0 &&
+        count_set(arena.dirty, slice.end, end) == 0 &&
+        count_set(arena.used_records, slice.end / kRecordGroupPages, end / kRecordGroupPages) != 0;
+    if (!clean && slice.pages() != 0) break;
+    if (!clean) slice.begin = end;
+  }
+  if (slice.pages() == 0) return std::nullopt;
+  mark_in_use(slice);
+  return slice;
+}
+
+bool PageHeap::discard_records(Slice slice) {
+  PageRecord* const records = slice.arena->records() + slice.begin;
+  // Both: which of the spans had small cells is not known any more.
+  return os::discard(small_cell_bits(records), slice.pages() * sizeof(SmallCellBits)) &&
+         os::discard(records, slice.pages() * sizeof(PageRecord));
+}
+
+void PageHeap::attach_records(Slice slice, bool discarded) {
+  auto& used = slice.arena->used_records;
+  const std::size_t begin = slice.begin / kRecordGroupPages;
+  const std::size_t end = slice.end / kRecordGroupPages;
+  if (discarded) {
+    subtract(x_record_pages, count_set(used, begin, end) * kRecordGroupPages);
+    clear_range(used, begin, end);
+  }
+  mark_free(slice);
+}
+
 // --- Settings and numbers
 // -------------------------------------------------------------------------
 
 void PageHeap::set_hard_limit_bytes(std::size_t bytes) {
   x_limit_pages.store(bytes == 0 ? SIZE_MAX : bytes / kPageBytes, std::memory_order_relaxed);
-}
-
-bool PageHeap::has_free(PageCount count) const {
-  if (count > kMaxRun) return false;
-  const Guard guard(x_lock);
-  // take() can make room under the limit out of what is free.
-  const std::size_t in_use = x_in_use_pages.load(std::memory_order_relaxed);
-  if (in_use + count.value > x_limit_pages.load(std::memory_order_relaxed)) return false;
-  return find_prepared(count).has_value();
 }
 
 std::size_t PageHeap::in_use_bytes() const {
@@ -601,6 +670,10 @@ std::size_t PageHeap::ready_bytes() const {
 
 std::size_t PageHeap::reserved_bytes() const {
   return PageCount{x_reserved_pages.load(std::memory_order_relaxed)}.bytes();
+}
+
+std::size_t PageHeap::prepared_bytes() const {
+  return PageCount{x_prepared_pages.load(std::memory_order_relaxed)}.bytes();
 }
 
 std::size_t PageHeap::released_bytes() const {
@@ -628,12 +701,22 @@ void PageHeap::verify() const {
   const Guard guard(x_lock);
   std::size_t in_use = 0;
   std::size_t ready = 0;
+  std::size_t prepared = 0;
+  std::size_t records = 0;
   std::size_t all_free_dirty = 0;
   for (std::size_t i = 0; i < x_arenas; ++i) {
     const Entry& entry = x_table[i];
     const Arena& arena = *entry.arena;
     const std::uint64_t at = arena.first.address();
     check(arena.index == i, "pageheap.summary", {at, i});
+    prepared += arena.prepared_pages;
+    records += count_set(arena.used_records, 0, kArenaPages / kRecordGroupPages);
+    for (std::size_t page = 0; page < kArenaPages; page += kRecordGroupPages) {
+      const std::size_t g = page / kRecordGroupPages;
+      check(count_set(arena.in_use, page, page + kRecordGroupPages) == 0 ||
+                count_set(arena.used_records, g, g + 1) == 1,
+            "pageheap.ready", {at, page});
+    }
     std::size_t free_dirty = 0;
     for (std::size_t w = 0; w < arena.in_use.size(); ++w) {
       check((arena.in_use[w] & ~arena.dirty[w]) == 0, "pageheap.ready", {at, w});
@@ -666,6 +749,9 @@ void PageHeap::verify() const {
   check(all_free_dirty == x_free_dirty, "pageheap.summary", {all_free_dirty, x_free_dirty});
   check(PageCount{in_use}.bytes() == in_use_bytes(), "pageheap.ready", {in_use});
   check(PageCount{ready}.bytes() == ready_bytes(), "pageheap.ready", {ready});
+  check(records * kRecordGroupPages == x_record_pages.load(std::memory_order_relaxed),
+        "pageheap.ready", {records});
+  check(PageCount{prepared}.bytes() == prepared_bytes(), "pageheap.ready", {prepared});
 }
 
 }  // namespace tricolor::impl

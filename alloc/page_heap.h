@@ -16,6 +16,9 @@
 //   in use       READY, dirty                            <- take
 //   free, dirty  READY: memory behind it, old contents   <- give_back; -> free, clean by release
 //
+// So do records: release() gives back those of pages that are clean, as soon as they fill pages of the kernel. Without memory
+// behind it a record reads as zero, which says `free`: a look-up by a stale address may come at any time.
+//
 // Summaries are bounds. Taking pages only shortens free runs, so it leaves "no run here is longer
 // than this" true and costs no scan. A search that believed a bound and found nothing replaces it
 // by the exact value; give_back raises it to the run it has just made. So each scan is paid for by
@@ -53,7 +56,8 @@ class PageHeap {
 
   struct Run {
     PageId first;
-    bool zero;  // every page of the run reads as zero; false when any may not
+    bool zero;        // every page of the run reads as zero; false when any may not
+    PageCount fresh;  // so many of them have no memory behind them before they are touched
   };
 
   // Takes `count` >= 1 pages. A run of up to 8192 lies inside one arena. At the hard limit, free
@@ -74,18 +78,14 @@ class PageHeap {
   // takes nothing away from anybody, it only fails what needs more.
   void set_hard_limit_bytes(std::size_t bytes);
 
-  // Would take(count) succeed from pages that are already prepared, without growing the heap? A
-  // guess: others take too.
-  bool has_free(PageCount count) const;
-
   // All in bytes; each a relaxed read of one counter, so sums of several may be off while others
   // allocate.
   std::size_t in_use_bytes() const;
   std::size_t ready_bytes() const;     // in use + free with memory behind it
   std::size_t reserved_bytes() const;  // address space of all arenas
+  std::size_t prepared_bytes() const;  // of it, accessible
   std::size_t released_bytes() const;  // ever given back to the system
-  // Headers, and records up to the highest page ever used in each arena: an estimate of what has
-  // been touched. Bits of small cells come on top.
+  // Headers, and records that have been touched. Bits of small cells come on top.
   std::size_t metadata_bytes() const;
 
   // The lowest and one past the highest address of any arena: a cheap first filter for words that
@@ -134,7 +134,7 @@ class PageHeap {
   void enter(Arena* arena);
   std::optional<Run> take_at(PageId first, PageCount count);
   bool make_limit_room(std::size_t pages);
-  static bool prepare(Slice slice);
+  bool prepare(Slice slice);
 
   // Calls visit(slice) for each part of a run that lies in one arena, until one says false.
   template <typename Visit>
@@ -147,6 +147,12 @@ class PageHeap {
   std::optional<Slice> detach_dirty(std::size_t pages);
   static bool discard(Slice slice);
   std::size_t attach(Slice slice, bool discarded);
+
+  // The same for the records of clean pages around those that have just been released.
+  void release_records(Slice around);
+  std::optional<Slice> detach_clean(Slice within);
+  static bool discard_records(Slice slice);
+  void attach_records(Slice slice, bool discarded);
 
   ArenaMap& x_map;
   mutable Mutex x_lock{LockRank::kPageHeap};
@@ -162,8 +168,9 @@ class PageHeap {
   std::atomic<std::size_t> x_in_use_pages{0};
   std::atomic<std::size_t> x_ready_pages{0};
   std::atomic<std::size_t> x_released_pages{0};
-  std::atomic<std::size_t> x_record_pages{0};  // sum of the arenas' high water
+  std::atomic<std::size_t> x_record_pages{0};  // whose records have been touched
   std::atomic<std::size_t> x_reserved_pages{0};
+  std::atomic<std::size_t> x_prepared_pages{0};
   std::atomic<std::size_t> x_limit_pages{SIZE_MAX};
   std::atomic<std::uintptr_t> x_lowest{UINTPTR_MAX};
   std::atomic<std::uintptr_t> x_highest{0};

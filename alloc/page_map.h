@@ -48,6 +48,9 @@ static_assert(kRecordsOffset + kArenaPages * sizeof(PageRecord) <= kSmallCellBit
 inline constexpr std::size_t kChunkPages = 512;
 inline constexpr std::size_t kArenaChunks = kArenaPages / kChunkPages;
 
+// Pages whose records come and go together, at least (page_heap.h).
+inline constexpr std::size_t kRecordGroupPages = 32;
+
 // Free runs of a chunk, in pages. `start` and `end` are exact; `longest` is an upper bound, which
 // the page heap makes exact when a search trusted it in vain (page_heap.cc).
 struct ChunkSummary {
@@ -56,13 +59,12 @@ struct ChunkSummary {
   std::uint16_t end = kChunkPages;      // the run at the chunk's last page
 };
 
-// Bitmaps of the page heap, one bit a page (page_heap.h). All but `next` and `heads` are guarded by
-// its lock.
+// Bitmaps of the page heap, one bit a page (page_heap.h). All but `next` and those of heads are guarded
+// by its lock.
 struct Arena {
-  PageId first;                        // of the arena's 8192 pages
-  std::uint32_t index = 0;             // place in the page heap's table of arenas, in address order
-  std::uint32_t prepared_pages = 0;    // [0, prepared_pages) are accessible; the rest is Reserved
-  std::uint32_t high_water_pages = 0;  // [0, high_water_pages) hold every page that was ever used
+  PageId first;                      // of the arena's 8192 pages
+  std::uint32_t index = 0;           // place in the page heap's table of arenas, in address order
+  std::uint32_t prepared_pages = 0;  // [0, prepared_pages) are accessible; the rest is Reserved
   // The next arena in address order. Written by the page heap (release: the arena behind the link
   // is ready), followed without its lock (acquire).
   std::atomic<Arena*> next = nullptr;
@@ -72,9 +74,14 @@ struct Arena {
   // Pages that have been used since the kernel last handed them out, and so may not be zero. Every
   // page that belongs to a span is dirty.
   std::array<std::uint64_t, kArenaPages / 64> dirty = {};
+  // Bit i: the records of pages 32 i to 32 i + 31, which fill 4 KiB, may have memory behind them. So they do when one of the
+  // pages is in use. Without, they read as zero, as do those of free pages that have never been used.
+  std::array<std::uint64_t, kArenaPages / kRecordGroupPages / 64> used_records = {};
   // First pages of spans in use: set (release) when the span is published, cleared when it is
   // freed. Read by the sweeper. The page heap neither reads nor writes them.
   std::array<std::atomic<std::uint64_t>, kArenaPages / 64> heads = {};
+  // Those of them that the sweeper's walk is to pass over. Guarded by the sweeper's lock.
+  std::array<std::uint64_t, kArenaPages / 64> taken_heads = {};
 
   PageRecord* records() {
     return reinterpret_cast<PageRecord*>(reinterpret_cast<char*>(this) + kRecordsOffset);

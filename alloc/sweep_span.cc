@@ -51,6 +51,7 @@ std::uint32_t sweep_span(Allocator& allocator, PageRecord* span) {
     allocator.freed_bytes.fetch_add((before - left) * cell_bytes, std::memory_order_relaxed);
   }
   span->hint_word = 0;
+  allocator.swept_pages.fetch_add(pages_of(span).value, std::memory_order_relaxed);
   // Release: whoever sees the span swept sees its bits. Pairs with is_swept (acquire).
   span->sweep_epoch.store(allocator.sweep_epoch.load(std::memory_order_relaxed),
                           std::memory_order_release);

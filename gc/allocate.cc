@@ -5,9 +5,10 @@
 //     0. the next run of the thread's claim, if there is one: all of the rest is skipped
 //     1. a cycle is asked for, if one is due; while one marks, what has been allocated is paid for by marking (assist.h). The
 //        mutator may wait: it has chosen no cell yet
-//     2. unless there are free pages, spans of any kind that are empty once they are swept give theirs
-//        a claim from the kind's spans (sweeping at most kSweepTries of them), else a fresh span from free pages, else from
-//        the system
+//     2. what the thread owes the sweep (sweeper.h)
+//        a claim from the kind's spans (sweeping at most kSweepTries of them)
+//        else as many pages as a fresh span needs out of spans of any kind that are dead, then the span from free pages or
+//        from the system; then what that is too much goes back (scavenger.h)
 //     3. memory ends: a full collection, which sweeps everything, and once more from 2
 //     4. the host's out-of-memory callback is asked, with nothing held; once more from 1 as long as it says so
 //     5. std::bad_alloc; nothing has changed
@@ -75,31 +76,40 @@ Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request)
   return id == kUnregisteredKind ? nullptr : &kinds[id];
 }
 
-// Before the heap grows, spans that are empty once they are swept give their pages. A stop may come in between: only a few
-// spans a critical section.
-void sweep_before_growing(Heap& heap, Mutator& mutator, PageCount needed) {
-  constexpr std::size_t kSpansAtOnce = 64;
+// Sweeps along with who allocates. A stop may come in between: only a few spans a critical section, here and below.
+void pay_for_sweep(Heap& heap, Mutator& mutator, PageCount wanted) {
+  constexpr std::size_t kSpansAtOnce = 16;
   Sweeper& sweeper = heap.cycle().sweeper();
-  const PageHeap& pages = heap.allocator().pages;
-  // Free pages with memory behind them: there are others too, but using those would grow the process.
-  const auto enough = [&] {
-    return pages.ready_bytes() >= pages.in_use_bytes() + needed.bytes() && pages.has_free(needed);
-  };
-  while (!sweeper.done()) {
-    const CriticalSection critical(mutator);  // around enough() too, which takes a lock
-    if (enough()) return;
-    sweeper.sweep_for(needed, kSpansAtOnce);
+  while (sweeper.owes(wanted.bytes())) {
+    const CriticalSection critical(mutator);
+    sweeper.sweep_for(PageCount{SIZE_MAX}, kSpansAtOnce);
   }
 }
 
-bool claim_cells(Heap& heap, Mutator& mutator, Kind& kind) {
+// Before pages are taken, dead spans give as many.
+void reclaim(Heap& heap, Mutator& mutator, PageCount wanted) {
+  Sweeper& sweeper = heap.cycle().sweeper();
+  if (sweeper.done()) return;
+  PageCount left = sweeper.take_credit(wanted);
+  while (left.value != 0) {
+    const CriticalSection critical(mutator);
+    left = sweeper.reclaim(left);
+  }
+}
+
+enum class Growth : std::uint8_t { kForbidden, kAllowed };
+
+// `fresh` is raised by the pages that have no memory behind them yet.
+bool claim_cells(Heap& heap, Mutator& mutator, Kind& kind, Growth growth, PageCount& fresh) {
   Allocator& allocator = heap.allocator();
   const std::uint32_t wanted = next_claim_cells(allocator, mutator, kind);
   perturb();
   Claim claim;
   bool found = kind.central.claim(allocator, wanted, kSweepTries, claim);
+  if (!found && growth == Growth::kForbidden) return false;
   if (!found) {
     if (const auto run = allocator.pages.take(PageCount{kind.pages})) {
+      fresh = fresh + run->fresh;
       found = kind.central.add_span(allocator, kind, run->first, run->zero, wanted, claim);
     }
   }
@@ -108,14 +118,14 @@ bool claim_cells(Heap& heap, Mutator& mutator, Kind& kind) {
   return found;
 }
 
-// Null when there is no memory.
-char* take_small(Heap& heap, Mutator& mutator, Kind& kind) {
+// Null when there is no memory, or none in spans that are there.
+char* take_small(Heap& heap, Mutator& mutator, Kind& kind, Growth growth, PageCount& fresh) {
   if (!grow_tables(heap.allocator(), mutator, kind.id)) return nullptr;
   for (;;) {
     if (char* const cell = detail::try_take(mutator, kind.id, kind.cell_bytes); cell != nullptr)
       return cell;
     if (!next_run(mutator, kind.id, kind.cell_bytes, kind.scan) &&
-        !claim_cells(heap, mutator, kind))
+        !claim_cells(heap, mutator, kind, growth, fresh))
       return nullptr;
   }
 }
@@ -123,12 +133,13 @@ char* take_small(Heap& heap, Mutator& mutator, Kind& kind) {
 // Null when there is no memory. When `zero` comes back true the object is still to be zeroed, outside of the critical
 // section, and made ready.
 char* take_large(Heap& heap, Mutator& mutator, Kind& kind, const detail::cell_request& request,
-                 bool& zero) {
+                 bool& zero, PageCount& fresh) {
   Allocator& allocator = heap.allocator();
   const PageCount pages = pages_for(request.bytes);
   if (pages.value > UINT32_MAX) return nullptr;
   const auto run = allocator.pages.take(pages);
   if (!run) return nullptr;
+  fresh = run->fresh;
   zero = !run->zero && (kind.scan != detail::ScanMode::none || request.zero);
   PageRecord* const span = publish_span(allocator, kind, run->first, pages, run->zero,
                                         zero ? PageState::unready : PageState::in_use);
@@ -190,14 +201,23 @@ char* try_allocate(Heap& heap, Mutator& mutator, Kind& kind, const detail::cell_
                    const char** listed) {
   char* cell = nullptr;
   bool zero = false;
-  sweep_before_growing(heap, mutator,
-                       kind.cell_bytes != 0 ? PageCount{kind.pages} : pages_for(request.bytes));
-  {
+  PageCount fresh;
+  const bool is_large = kind.cell_bytes == 0;
+  const PageCount pages = is_large ? pages_for(request.bytes) : PageCount{kind.pages};
+  pay_for_sweep(heap, mutator, pages);
+  const auto take = [&](Growth growth) {
     const CriticalSection critical(mutator);
-    cell = kind.cell_bytes != 0 ? take_small(heap, mutator, kind)
-                                : take_large(heap, mutator, kind, request, zero);
+    cell = is_large ? take_large(heap, mutator, kind, request, zero, fresh)
+                    : take_small(heap, mutator, kind, growth, fresh);
     if (listed != nullptr) *listed = cell;
+  };
+  // Nothing to reclaim: no need to look twice.
+  if (!is_large) take(heap.cycle().sweeper().done() ? Growth::kAllowed : Growth::kForbidden);
+  if (cell == nullptr) {
+    reclaim(heap, mutator, pages);
+    take(Growth::kAllowed);
   }
+  heap.cycle().scavenger().make_room(mutator, fresh);
   if (cell != nullptr && zero) make_ready(heap, cell, pages_for(request.bytes).bytes());
   return cell;
 }

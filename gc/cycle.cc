@@ -30,6 +30,7 @@ Cycle::Cycle(Heap& heap)
     : x_heap(heap),
       x_segments(heap.allocator().metadata),
       x_sweeper(heap.allocator()),
+      x_scavenger(heap.allocator()),
       x_crew(heap.allocator(), heap.packets(), heap.assists()),
       x_goal_bytes(kNoGoal),
       x_trigger_bytes(kNoGoal) {}
@@ -63,6 +64,7 @@ void Cycle::finish_previous_sweep() {
   if (x_phase.now() != Phase::kSweep) return;
   x_phase.advance(Phase::kSweep, Phase::kOff);
   commit(SweepState::kDone);
+  if (x_heap.settings().scavtrace != 0) x_scavenger.print_trace();
 }
 
 void Cycle::open(Why why) {
@@ -184,7 +186,7 @@ void Cycle::start_pacing() {
   x_reported_root_bytes = 0;
   CycleStart start;
   start.now_ns = os::now_ns();
-  start.live_bytes = x_record.heap_start_bytes;
+  start.live_bytes = x_record.heap_start_bytes + x_heap.allocator().held_outside_bytes();
   start.heap_scan_bytes = x_numbers.heap_work_bytes.load(std::memory_order_relaxed) +
                           allocator.new_scan_bytes.load(std::memory_order_relaxed);
   // Of the last cycle, as far as this one does not know better yet.
@@ -372,6 +374,7 @@ void Cycle::start_sweeping() {
   x_numbers.stack_bytes.store(x_stack_bytes, std::memory_order_relaxed);
   x_numbers.globals_bytes.store(x_globals_bytes, std::memory_order_relaxed);
 
+  x_scavenger.mark_ended(x_record.heap_end_bytes);
   end_pacing();
   allocator.live_bytes.store(static_cast<std::int64_t>(marked_bytes), std::memory_order_relaxed);
   allocator.new_scan_bytes.store(0, std::memory_order_relaxed);
@@ -394,7 +397,8 @@ void Cycle::end_pacing() {
   x_record.assist_cpu_ns = assists.cpu_ns() - x_assist_cpu_ns_before;
   CycleEnd end;
   end.now_ns = x_marked_ns;
-  end.live_bytes = x_record.heap_end_bytes;
+  end.external_bytes = x_heap.allocator().held_outside_bytes();
+  end.live_bytes = x_record.heap_end_bytes + end.external_bytes;
   end.marked_bytes = x_record.heap_marked_bytes;
   end.stack_work_bytes = x_stack_bytes;
   end.globals_work_bytes = x_globals_bytes;
@@ -439,7 +443,6 @@ void Cycle::close() {
     count_pause(x_numbers.first_pauses, end_ns - x_begin_ns);
   }
   if (x_record.forced) finish_previous_sweep();
-  release_surplus();
   x_crew.close();
 
   x_record.first_stop_clock_ns = x_armed_ns - x_begin_ns;
@@ -464,20 +467,10 @@ void Cycle::close() {
   print_trace(x_record);
 }
 
-// Free pages beyond what the heap may grow to, and a tenth, go back to the system (Go's scavenger has the same target).
-void Cycle::release_surplus() {
-  PageHeap& pages = x_heap.allocator().pages;
-  const std::uint64_t goal = goal_bytes();
-  const std::uint64_t kept = std::max<std::uint64_t>(pages.in_use_bytes(), goal + goal / 10);
-  const std::uint64_t ready = pages.ready_bytes();
-  if (ready > kept) pages.release(pages_for(ready - kept));
-}
-
 // ---- when
 
 bool Cycle::reached(const std::atomic<std::uint64_t>& bytes) const {
-  return x_heap.allocator().live_bytes.load(std::memory_order_relaxed) >=
-         static_cast<std::int64_t>(bytes.load(std::memory_order_relaxed));
+  return x_heap.allocator().heap_bytes() >= bytes.load(std::memory_order_relaxed);
 }
 
 bool Cycle::is_running() const {
@@ -493,13 +486,14 @@ void Cycle::commit(SweepState sweep) {
   chosen.min_heap_bytes = settings.min_heap_bytes.load(std::memory_order_relaxed);
   chosen.memory_limit_bytes = settings.memory_limit_bytes.load(std::memory_order_relaxed);
   PacerMemory memory;
-  memory.live_bytes = static_cast<std::uint64_t>(
-      std::max<std::int64_t>(0, allocator.live_bytes.load(std::memory_order_relaxed)));
+  memory.live_bytes = allocator.heap_bytes();
   const std::uint64_t cells = allocator.allocated_bytes.load(std::memory_order_relaxed) -
                               allocator.freed_bytes.load(std::memory_order_relaxed);
   const std::uint64_t in_use = allocator.pages.in_use_bytes();
   memory.non_heap_bytes = allocator.metadata.mapped_bytes() + allocator.pages.metadata_bytes() +
                           (in_use > cells ? in_use - cells : 0);
+  memory.ready_bytes = allocator.mapped_bytes();
+  memory.external_bytes = allocator.held_outside_bytes();
   memory.sweep = sweep;
   const Guard guard(x_pacer_lock);
   x_pacer.commit(chosen, memory);
@@ -513,6 +507,8 @@ void Cycle::publish_goal() {
   // With the world stopped nothing is allocated between trigger and end.
   x_trigger_bytes.store(x_heap.settings().gcstoptheworld != 0 ? goal : x_pacer.trigger_bytes(),
                         std::memory_order_relaxed);
+  x_scavenger.set_goals(goal, x_heap.settings().memory_limit_bytes.load(std::memory_order_relaxed));
+  x_sweeper.pace(x_heap.allocator().heap_bytes(), x_trigger_bytes.load(std::memory_order_relaxed));
 }
 
 void Cycle::settings_changed() {
@@ -530,8 +526,7 @@ void Cycle::settings_changed() {
 
 void Cycle::revise_assist_ratio() {
   if (!x_pacer_lock.try_lock()) return;  // somebody else does it
-  const auto live = static_cast<std::uint64_t>(
-      std::max<std::int64_t>(0, x_heap.allocator().live_bytes.load(std::memory_order_relaxed)));
+  const std::uint64_t live = x_heap.allocator().heap_bytes();
   Assists& assists = x_heap.assists();
   assists.set_ratio(x_pacer.assist_ratio(live, assists.work_bytes()));
   x_revised_live_bytes.store(live, std::memory_order_relaxed);
@@ -539,10 +534,9 @@ void Cycle::revise_assist_ratio() {
 }
 
 void Cycle::revise_assist_ratio(Mutator& mutator) {
-  constexpr std::int64_t kWorthIt = 32 << 10;  // bytes
-  const std::int64_t live = x_heap.allocator().live_bytes.load(std::memory_order_relaxed);
-  if (live - static_cast<std::int64_t>(x_revised_live_bytes.load(std::memory_order_relaxed)) <
-      kWorthIt)
+  constexpr std::uint64_t kWorthIt = 32 << 10;  // bytes
+  if (x_heap.allocator().heap_bytes() <
+      x_revised_live_bytes.load(std::memory_order_relaxed) + kWorthIt)
     return;
   const CriticalSection critical(mutator);
   revise_assist_ratio();
@@ -693,8 +687,9 @@ void Cycle::serve() {
       run_until(requested);  // and look again: the end may have been asked for meanwhile
     } else if (!sweep_in_background()) {
       pin_libraries_apart();
+      const std::uint64_t due_ns = std::min(timer_due_in_ns(), scavenge_in_background(wakes));
       // At least a moment: somebody else's cycle may be running, after which the timer starts again.
-      os::futex_wait(x_wakes, wakes, std::max<std::uint64_t>(timer_due_in_ns(), 1'000'000));
+      os::futex_wait(x_wakes, wakes, std::max<std::uint64_t>(due_ns, 1'000'000));
     }
   }
 }
@@ -708,8 +703,7 @@ std::uint64_t Cycle::timer_due_in_ns() const {
   return at > now ? at - now : 0;
 }
 
-// Some of what is left to sweep. False when there is nothing; what it has freed beyond the goal has then gone back to the
-// system.
+// Some of what is left to sweep. False when there is nothing.
 bool Cycle::sweep_in_background() {
   constexpr std::size_t kSpansAtOnce = 64;
   if (x_phase.now() != Phase::kSweep) return false;
@@ -720,15 +714,34 @@ bool Cycle::sweep_in_background() {
     return true;
   }
   finish_previous_sweep();
-  release_surplus();
   return false;
+}
+
+// A stretch of giving free pages back, if one is due; ends as soon as something else is to do. Returns when the next one is
+// due, in nanoseconds from now; UINT64_MAX: when a cycle or the settings have changed what there is to give.
+std::uint64_t Cycle::scavenge_in_background(std::uint32_t wakes) {
+  const std::uint64_t begin_ns = os::now_ns();
+  if (const std::uint64_t due_ns = x_scavenger.due_in_ns(begin_ns); due_ns != 0) return due_ns;
+  const std::uint64_t begin_cpu_ns = os::thread_cpu_ns();
+  std::uint64_t cpu_ns = 0;
+  bool more = true;
+  while (more && cpu_ns < ScavengePace::kWorkNs &&
+         x_wakes.load(std::memory_order_relaxed) == wakes &&
+         x_run_waiters.load(std::memory_order_relaxed) == 0) {
+    const Guard no_cycle(x_run);  // as above
+    more = x_scavenger.work();
+    cpu_ns = os::thread_cpu_ns() - begin_cpu_ns;
+  }
+  x_scavenger.worked(begin_ns, cpu_ns);
+  return x_scavenger.due_in_ns(os::now_ns());
 }
 
 void Cycle::release_all(Mutator& mutator) {
   x_heap.handshake().while_blocked(mutator, [this] {
     const HostKeptOut host_kept_out;
     lock_run();
-    x_heap.allocator().pages.release(PageCount{SIZE_MAX});
+    x_scavenger.release_all(x_heap.settings().scavtrace != 0 ? Scavenger::Trace::kOn
+                                                             : Scavenger::Trace::kOff);
     x_run.unlock();
   });
 }
@@ -878,6 +891,8 @@ void Cycle::add_to(statistics& out) const {
   out.gc_cpu_ns_total = read(x_numbers.cpu_ns_total);
   out.marked_bytes_total = read(x_numbers.marked_bytes_total);
   out.stopped_marked_bytes_total = read(x_numbers.stopped_bytes_total);
+  out.scavenge_background_cpu_ns_total = x_scavenger.background_ns();
+  out.scavenge_assist_cpu_ns_total = x_scavenger.assist_ns();
   x_numbers.first_pauses.read(out.first_pauses);
   x_numbers.last_pauses.read(out.last_pauses);
   x_numbers.pauses.read(out.pauses);

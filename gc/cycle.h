@@ -10,7 +10,7 @@
 //   mark_until_nothing_is_grey  ends in the second stop [cycle.end]
 //   start_sweeping          barriers and black allocation are off, the sweep epoch moves on, the next goal is set, the world
 //                           runs again
-//   close                   a forced cycle sweeps to the end; surplus memory goes back; numbers, trace line
+//   close                   a forced cycle sweeps to the end; numbers, trace line
 //
 // With gcstoptheworld=1 the first stop lasts until the second would end.
 //
@@ -38,7 +38,7 @@
 // a first cycle there, which starts threads, beside a dlclose.)
 //
 // Every cycle runs on the collector's own thread, which starts with the first one. It also sweeps what is left when nothing
-// is asked for, and runs a cycle when there has been none for two minutes (Go's runtime/proc.go, forcegcperiod). When the
+// is asked for, gives free pages back to the system when there is nothing to sweep (scavenger.h), and runs a cycle when there has been none for two minutes (Go's runtime/proc.go, forcegcperiod). When the
 // system refuses it, the thread that asks runs the cycle, with the host kept out (library_thread.h). Threads that force
 // cycles do not run them themselves: one that does so in a loop took the locks again before those who waited for them had
 // woken up, and starved threads that attached or left blocking_call for seconds.
@@ -56,6 +56,7 @@
 #include "gc/mutator.h"
 #include "gc/pacer.h"
 #include "gc/phase.h"
+#include "gc/scavenger.h"
 #include "gc/stats.h"
 #include "gc/sweeper.h"
 #include "roots/segments.h"
@@ -104,6 +105,7 @@ class Cycle {
   Mutex& pacer_mutex() { return x_pacer_lock; }
 
   Sweeper& sweeper() { return x_sweeper; }
+  Scavenger& scavenger() { return x_scavenger; }
   MarkCrew& crew() { return x_crew; }
   std::uint64_t goal_bytes() const { return x_goal_bytes.load(std::memory_order_relaxed); }
   void add_to(statistics& out) const;
@@ -126,6 +128,7 @@ class Cycle {
   void wake_thread();
   std::uint64_t timer_due_in_ns() const;
   bool sweep_in_background();
+  std::uint64_t scavenge_in_background(std::uint32_t wakes);
   void lock_run();
   void let_others_run();
   void abandon_marking(Mutator* survivor);
@@ -165,11 +168,11 @@ class Cycle {
   void close();
   void count_stop(std::uint64_t stop_ns);
   void count_pause(Histogram& which, std::uint64_t pause_ns);
-  void release_surplus();
 
   Heap& x_heap;
   SegmentList x_segments;
   Sweeper x_sweeper;
+  Scavenger x_scavenger;
   PhaseMachine x_phase;
   MarkCrew x_crew;
   static constexpr std::size_t kCopyBytes = 64 << 10;

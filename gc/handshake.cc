@@ -227,6 +227,7 @@ void Handshake::shade_thread_local(const Mutator& mutator, Shader& shader) const
 
 void Handshake::free(Mutator& mutator) {
   Metadata& metadata = x_heap.allocator().metadata;
+  x_heap.allocator().external_bytes.fetch_add(mutator.external_bytes, std::memory_order_relaxed);
   mutator.tls.free(metadata);
   free_tables(x_heap.allocator(), mutator);
   metadata.give_back(const_cast<std::uintptr_t*>(mutator.capture.begin()), StackCapture::kBytes);

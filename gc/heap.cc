@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 #include <tricolor/heap.h>
 #include <tricolor/root.h>
@@ -11,6 +12,7 @@
 #include "alloc/base/log.h"
 #include "alloc/base/os.h"
 #include "alloc/base/perturb.h"
+#include "gc/cgroup.h"
 #include "gc/fork.h"
 #include "gc/library_thread.h"
 #include "gc/options.h"
@@ -31,6 +33,16 @@ constexpr std::uint8_t kMostCriticalSections =
 // The page heap's 0 means no limit; a limit of 0 bytes is a limit.
 std::size_t page_limit(std::uint64_t bytes) {
   return bytes == no_limit ? 0 : std::max<std::uint64_t>(bytes, 1);
+}
+
+// Where the kernel ends the process; once, for who reads the trace.
+void report_cgroup_limit(std::uint64_t bytes, const options& chosen) {
+  LineBuffer<200> line;
+  line.text("tricolor: the control group allows ").count(bytes >> 20).text(" MiB");
+  if (chosen.memory_limit_bytes >= bytes)
+    line.text(
+        "; GOMEMLIMIT is not below that, so nothing keeps the process from being killed there");
+  log_line(line.view());
 }
 
 }  // namespace
@@ -71,6 +83,7 @@ bool Heap::create(const options& wanted) {
   x_settings.hard_limit_bytes = o.hard_limit_bytes;
   x_settings.min_heap_bytes = o.min_heap_bytes;
   x_settings.gctrace = o.gctrace;
+  x_settings.scavtrace = o.scavtrace;
   x_settings.gcstoptheworld = o.gcstoptheworld;
   x_settings.gccheckmark = o.gccheckmark;
   x_settings.checkslot = o.checkslot;
@@ -78,6 +91,9 @@ bool Heap::create(const options& wanted) {
   x_settings.tinybuffers = o.tinybuffers;
   x_settings.workers = o.workers;
   x_settings.period_ns = static_cast<std::uint64_t>(o.period_ms) * 1'000'000;
+  x_cgroup_limit_bytes = cgroup_limits().memory_bytes;
+  if (o.gctrace != 0 && x_cgroup_limit_bytes != no_limit)
+    report_cgroup_limit(x_cgroup_limit_bytes, o);
   perturbation.store(static_cast<std::uint64_t>(o.seed), std::memory_order_relaxed);
   x_allocator.clobber_free = o.clobberfree != 0;
   if (o.stress != 0) x_allocator.most_cells_a_claim = static_cast<std::uint32_t>(o.stress);
@@ -136,14 +152,14 @@ statistics Heap::stats() const {
   out.heap_unused_bytes = spans - out.heap_live_bytes;
   out.heap_free_bytes = ready - spans;
   out.heap_mapped_bytes = ready;
-  out.page_record_bytes =
-      pages.metadata_bytes() +
-      x_allocator.small_cell_pages.load(std::memory_order_relaxed) * sizeof(SmallCellBits);
+  out.page_record_bytes = x_allocator.page_record_bytes();
   out.structure_bytes = x_allocator.metadata.mapped_bytes();
   out.metadata_bytes = out.page_record_bytes + out.structure_bytes;
   out.mapped_bytes = out.heap_mapped_bytes + out.metadata_bytes;
   out.released_bytes_total = pages.released_bytes();
   out.reserved_bytes = pages.reserved_bytes();
+  out.external_bytes = x_allocator.held_outside_bytes();
+  out.cgroup_limit_bytes = x_cgroup_limit_bytes;
   out.spans_count = x_allocator.span_count.load(std::memory_order_relaxed);
   out.types_count = x_allocator.kinds.count() - kFirstTypedKind;
   out.threads_count = x_handshake.mutator_count();
@@ -219,6 +235,28 @@ std::uint64_t set_hard_limit(std::uint64_t bytes) {
   const std::uint64_t old = change(&impl::Settings::hard_limit_bytes, bytes);
   Heap::get()->allocator().pages.set_hard_limit_bytes(impl::page_limit(bytes));
   return old;
+}
+
+void external_memory(std::int64_t bytes) noexcept {
+  constexpr std::int64_t kOwnBytes = 32 << 10;
+  Heap* const heap = Heap::get();
+  if (heap == nullptr) return;  // the first allocation will say so
+  std::atomic<std::int64_t>& total = heap->allocator().external_bytes;
+  Mutator* const mutator = impl::current_mutator();
+  if (mutator == nullptr ||
+      mutator->state->load(std::memory_order_relaxed) != impl::MutatorState::running) {
+    total.fetch_add(bytes, std::memory_order_relaxed);
+    return;
+  }
+  mutator->external_bytes += bytes;
+  if (mutator->external_bytes < kOwnBytes && mutator->external_bytes > -kOwnBytes) return;
+  total.fetch_add(std::exchange(mutator->external_bytes, 0), std::memory_order_relaxed);
+  if (bytes > 0) {
+    heap->cycle().collect_if_due(*mutator);
+  } else {
+    heap->cycle()
+        .settings_changed();  // the goal is made of the least there has been since the last cycle
+  }
 }
 
 out_of_memory_callback set_out_of_memory_callback(out_of_memory_callback fn) {

@@ -28,6 +28,7 @@ struct Settings {
   std::atomic<std::uint64_t> min_heap_bytes{0};
   std::atomic<out_of_memory_callback> out_of_memory{nullptr};
   int gctrace = 0;
+  int scavtrace = 0;
   int gcstoptheworld = 0;
   int gccheckmark = 0;
   int checkslot = 1;
@@ -83,6 +84,7 @@ class Heap {
 
   Settings x_settings;
   std::uint64_t x_begin_ns = 0;
+  std::uint64_t x_cgroup_limit_bytes = no_limit;
   Allocator x_allocator;
   PacketPool x_packets{x_allocator.metadata};
   ShadedCounts x_shaded;

@@ -67,8 +67,9 @@ struct Mutator : LocalCache {
   // forks; the owner waits for 0.
   std::atomic<std::uint32_t> fork_gate{0};
   std::uint64_t next_stress_at =
-      0;                      // stress=n: the value of claimed_cells at which to collect next
-  std::uint32_t flushes = 0;  // of the log, by the owner
+      0;                            // stress=n: the value of claimed_cells at which to collect next
+  std::int64_t external_bytes = 0;  // not yet counted in the allocator's. Owner only
+  std::uint32_t flushes = 0;        // of the log, by the owner
   // What it has paid for (gc/assist.h), of claimed_bytes, in the cycle that this is the number of. Owner only.
   std::uint32_t assist_cycle = 0;
   std::uint64_t paid_bytes = 0;

@@ -133,8 +133,6 @@ TEST_CASE("freed neighbours become one run, across words and chunks") {
   for (std::size_t i = runs.size(); i-- != 0;) {
     if (i % 2 == 0) f.heap.give_back(runs[i], {32});
   }
-  CHECK_FALSE(f.heap.has_free({33}));
-  CHECK(f.heap.has_free({32}));
   f.heap.verify();
   f.heap.give_back(runs[15], {32});  // pages 480..511, next to a chunk's end
   CHECK(f.take(96) == base + PageCount{448});
@@ -194,8 +192,6 @@ TEST_CASE("a row is found again, and may begin inside an arena") {
   CHECK_FALSE(again->zero);
   CHECK(arena_count(f.heap) == 3);
   f.heap.give_back(again->first, {2 * kArenaPages});
-  CHECK(f.heap.has_free({2 * kArenaPages}));
-  CHECK_FALSE(f.heap.has_free({3 * kArenaPages}));
   f.heap.verify();
 }
 
@@ -354,8 +350,6 @@ TEST_CASE("take fails at the hard limit and changes nothing") {
   const PageId base = f.take(900);
   CHECK_FALSE(f.heap.take({101}).has_value());
   CHECK(f.heap.ready_bytes() == 900 * kPageBytes);
-  CHECK(f.heap.has_free({100}));
-  CHECK_FALSE(f.heap.has_free({101}));
   CHECK(f.take(100) == base + PageCount{900});
   CHECK_FALSE(f.heap.take({1}).has_value());
   CHECK_FALSE(f.heap.take({20000}).has_value());
@@ -389,17 +383,65 @@ TEST_CASE("at the hard limit, free memory is released to make room") {
   f.heap.verify();
 }
 
-TEST_CASE("has_free tells whether accessible memory will do") {
+TEST_CASE("a run says how many of its pages have no memory behind them") {
   Fixture f;
-  CHECK_FALSE(f.heap.has_free({1}));
-  const PageId base = f.take(1);
-  CHECK(f.heap.has_free({kChunkPages - 1}));        // prepared with it
-  CHECK_FALSE(f.heap.has_free({kChunkPages + 1}));  // would have to prepare
-  f.take(kChunkPages - 1);
-  CHECK_FALSE(f.heap.has_free({1}));
-  f.heap.give_back(base, {1});
-  CHECK(f.heap.has_free({1}));
-  CHECK_FALSE(f.heap.has_free({SIZE_MAX}));
+  const auto first = f.heap.take({10});
+  REQUIRE(first.has_value());
+  CHECK(first->fresh == PageCount{10});
+  f.heap.give_back(first->first, {10});
+  const auto longer = f.heap.take({15});
+  REQUIRE(longer.has_value());
+  CHECK(longer->first == first->first);
+  CHECK(longer->fresh == PageCount{5});
+  CHECK_FALSE(longer->zero);
+  f.heap.give_back(longer->first, {15});
+  CHECK(f.heap.take({15})->fresh == PageCount{0});
+  f.heap.give_back(longer->first, {15});
+  f.heap.release({SIZE_MAX});
+  CHECK(f.heap.take({15})->fresh == PageCount{15});
+}
+
+TEST_CASE("records of pages go back to the system after the pages, and say that those are free") {
+  Fixture f;
+  const PageId low = f.take(100);
+  const PageId one = f.take(1);
+  const PageId high = f.take(155);
+  CHECK(f.heap.take({256})->fresh == PageCount{256});  // more of the arena
+  const std::size_t metadata = f.heap.metadata_bytes();
+  // As in the life of a span.
+  const auto record_of = [&](std::size_t page) { return f.map.record_of(low + PageCount{page}); };
+  for (std::size_t i = 0; i < 512; ++i) {
+    record_of(i)->head_delta = 7;
+    record_of(i)->state.store(i == 100 ? PageState::in_use : PageState::free);
+    small_cell_bits(record_of(i))->alloc[3].store(7);
+  }
+  f.heap.give_back(low, {100});
+  f.heap.give_back(high, {155});
+  f.heap.verify();
+  CHECK(f.heap.metadata_bytes() == metadata);
+  // Highest first: of pages 246 to 255 only the records of 224 to 255 fill a page, and they are not all clean.
+  f.heap.release({10});
+  if (os::kernel_page_bytes() != 4096) return;
+  CHECK(f.heap.metadata_bytes() == metadata);
+  f.heap.release({60});
+  CHECK(f.heap.metadata_bytes() == metadata - 2 * 4096);
+  f.heap.release({SIZE_MAX});
+  f.heap.verify();
+  // All but pages 96 to 127, one of which is in use.
+  CHECK(f.heap.metadata_bytes() == metadata - 7 * 4096);
+  for (std::size_t i = 0; i < 512; ++i) {
+    const std::uint32_t left = i / 32 == 3 || i >= 256 ? 7 : 0;
+    if (record_of(i)->head_delta != left) FAIL(i);
+    if (small_cell_bits(record_of(i))->alloc[3].load() != left) FAIL(i);
+    if (record_of(i)->state.load() != (i == 100 ? PageState::in_use : PageState::free)) FAIL(i);
+  }
+  // They are counted again where they are used again.
+  CHECK(f.take(1) == low);
+  CHECK(f.heap.metadata_bytes() == metadata - 6 * 4096);
+  f.heap.give_back(one, {1});
+  f.heap.release({SIZE_MAX});
+  CHECK(f.heap.metadata_bytes() == metadata - 7 * 4096);
+  f.heap.verify();
 }
 
 TEST_CASE("absurd sizes are refused") {
@@ -779,7 +821,6 @@ TEST_CASE("threads share the heap, and nobody gets another's pages") {
     threads.emplace_back([&] {
       while (busy.load(std::memory_order_relaxed) != 0) {
         f.heap.release({200});
-        f.heap.has_free({30});
         std::this_thread::yield();
       }
     });

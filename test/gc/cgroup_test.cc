@@ -1,12 +1,19 @@
 #include "gc/cgroup.h"
 
+#include <sys/stat.h>
+#include <tricolor/gc.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <map>
 #include <string>
 #include <vector>
+
+#include "test/gc/support.h"
 
 using tricolor::no_limit;
 using tricolor::impl::cgroup_limits;
@@ -160,4 +167,48 @@ TEST_CASE("the system's own files are read") {
     std::uint64_t bytes = 0;
     if (file >> bytes && bytes < no_limit / 2) CHECK(limits.memory_bytes <= bytes);
   }
+}
+
+TEST_CASE("child joins a control group before it uses the heap", "[.child]") {
+  {
+    std::ofstream members(std::string(std::getenv("GROUP")) + "/cgroup.procs");
+    members << getpid() << std::endl;
+    REQUIRE(members.good());
+  }
+  gc::collect();
+  std::printf("limit=%llu\n", static_cast<unsigned long long>(gc::stats().cgroup_limit_bytes));
+}
+
+TEST_CASE("a control group's memory limit is in the statistics, and in the trace once",
+          "[process]") {
+  // A group of its own, where the test may make one.
+  const std::string name = "/tricolor-test-" + std::to_string(getpid());
+  const std::vector<std::pair<std::string, std::string>> places = {
+      {"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"}};
+  std::string group;
+  for (const auto& [folder, file] : places) {
+    if (mkdir((folder + name).c_str(), 0755) != 0) continue;
+    std::ofstream limit(folder + name + "/" + file);
+    limit << 3 * 256 * kMiB << std::endl;
+    group = folder + name;
+    if (limit.good()) break;
+    rmdir(group.c_str());
+    group.clear();
+  }
+  if (group.empty()) {
+    WARN("skipped: no control group can be made here");
+    return;
+  }
+  const std::string child = "child joins a control group before it uses the heap";
+  const auto silent = tricolor::test::run_program(child, {{"GROUP", group}});
+  const auto traced = tricolor::test::run_program(
+      child, {{"GROUP", group}, {"TRICOLOR_DEBUG", "gctrace=1"}, {"GOMEMLIMIT", "700MiB"}});
+  const auto warned =
+      tricolor::test::run_program(child, {{"GROUP", group}, {"TRICOLOR_DEBUG", "gctrace=1"}});
+  rmdir(group.c_str());
+  INFO(silent.output << traced.output << warned.output);
+  CHECK(tricolor::test::has_line(silent.output, "limit=805306368"));
+  CHECK_FALSE(tricolor::test::has_line(silent.output, "control group allows"));
+  CHECK(tricolor::test::has_line(traced.output, "tricolor: the control group allows 768 MiB\n"));
+  CHECK(tricolor::test::has_line(warned.output, "allows 768 MiB; GOMEMLIMIT is not below that"));
 }

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <mutex>
 #include <new>
 #include <string>
@@ -526,6 +527,90 @@ TEST_CASE("an allocation that the memory limit has no room for succeeds") {
   CHECK(large);
   gc::set_memory_limit(before);
   large = nullptr;
+  collect();
+}
+
+// -------------------------------------------------------------------------- memory held outside
+
+TEST_CASE("child holds much memory through few objects", "[.child]") {
+  // 10,000 buffers of 64 KiB, of which 100 are held at a time; who is dropped is found dead by the next cycle.
+  constexpr std::int64_t kBytes = 64 << 10;
+  const bool told = std::getenv("TELL") != nullptr;
+  gc::root<Node> held;
+  std::int64_t most = 0;
+  std::int64_t outside = 0;
+  std::int64_t dropped = 0;
+  on_thread([&] {
+    std::uint64_t cycles = 0;
+    for (int i = 0; i < 10'000; ++i) {
+      held = make_node(1, i % 100 == 0 ? nullptr : held.get());
+      if (told) gc::external_memory(kBytes);
+      outside += kBytes;
+      if (i % 100 == 99) dropped += 100 * kBytes;
+      if (const auto now = gc::stats().cycles_total; now != cycles) {
+        cycles = now;
+        if (told) gc::external_memory(-dropped);
+        outside -= dropped;
+        dropped = 0;
+      }
+      most = std::max(most, outside);
+    }
+  });
+  const auto now = gc::stats();
+  std::printf("cycles=%llu most=%lld\n", static_cast<unsigned long long>(now.cycles_total),
+              static_cast<long long>(most));
+  if (told) {
+    CHECK(now.cycles_total >= 20);
+    CHECK(most <= 64 << 20);
+    CHECK(now.external_bytes == static_cast<std::uint64_t>(outside));
+  } else {
+    CHECK(now.cycles_total == 0);
+  }
+}
+
+TEST_CASE("memory held outside starts cycles as if it were heap", "[process]") {
+  const ProgramEnd silent = run_program("child holds much memory through few objects");
+  INFO(silent.output);
+  CHECK(silent.exit_code == 0);
+  const ProgramEnd end =
+      run_program("child holds much memory through few objects", {{"TELL", "1"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("memory held outside is counted by every thread, attached, blocked or neither") {
+  const std::uint64_t before = gc::stats().external_bytes;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.push_back(std::thread([t] {
+      if (t % 2 == 0) make_node(1);
+      for (int i = 0; i < 10'000; ++i) gc::external_memory(100);
+      const auto blocked = [] { gc::external_memory(1'000); };
+      gc::blocking_call(blocked);
+      for (int i = 0; i < 1'000; ++i) gc::external_memory(-10);
+    }));
+  }
+  for (std::thread& thread : threads) join(thread);
+  CHECK(gc::stats().external_bytes == before + 4 * (1'000'000 + 1'000 - 10'000));
+  gc::external_memory(-4 * (1'000'000 + 1'000 - 10'000));
+  CHECK(gc::stats().external_bytes == before);
+  // More taken back than was ever there is nothing.
+  gc::external_memory(-(1 << 30));
+  CHECK(gc::stats().external_bytes == 0);
+  gc::external_memory(1 << 30);
+  CHECK(gc::stats().external_bytes == before);
+}
+
+TEST_CASE("memory held outside is counted inside gc::critical without a wait") {
+  const std::uint64_t limit = gc::set_memory_limit(kMiB);
+  collect();
+  {
+    const gc::critical section;
+    gc::external_memory(100 * kMiB);
+  }
+  CHECK(gc::stats().external_bytes >= 100 * kMiB);
+  gc::external_memory(-100 * static_cast<std::int64_t>(kMiB));
+  gc::set_memory_limit(limit);
   collect();
 }
 

@@ -280,3 +280,149 @@ TEST_CASE("allocation beside the sweep takes no cell that is alive, the sweep no
     REQUIRE(heap.allocated_less_freed() == bytes_alive);
   }
 }
+
+// ------------------------------------------------------------------------ reclaiming, in proportion
+
+TEST_CASE("reclaiming frees spans without a mark and leaves all others to the walk") {
+  OwnHeap heap;
+  Kind& kind = heap.typed(detail::kLargeClass);
+  std::vector<char*> objects;
+  for (int i = 0; i < 200; ++i) objects.push_back(heap.allocate_large(kind, 3));
+  for (std::size_t i = 0; i < objects.size(); ++i) {
+    if (i % 10 != 0) heap.mark(objects[i]);
+  }
+  heap.begin_sweep();
+  Sweeper sweeper(heap.allocator);
+  sweeper.arm();
+  // 600 pages, 20 of the spans are dead: 512 pages are looked at for each call at most.
+  CHECK(sweeper.reclaim({3}).value == 0);
+  CHECK(unswept(heap) < 200);
+  PageCount left = {1000};
+  int calls = 0;
+  while ((left = sweeper.reclaim(left)).value != 0) ++calls;
+  CHECK(calls <= 30);
+  CHECK(unswept(heap) == 180);
+  CHECK(heap.allocator.span_count.load() == 180);
+  CHECK(!sweeper.done());
+  CHECK(sweeper.reclaim({1}).value == 0);  // there is no more
+  sweeper.finish();
+  CHECK(unswept(heap) == 0);
+  for (std::size_t i = 0; i < objects.size(); ++i) {
+    REQUIRE(heap.allocated(objects[i]) == (i % 10 != 0));
+  }
+}
+
+TEST_CASE("what has been reclaimed beyond need is credit, for once") {
+  OwnHeap heap;
+  Kind& kind = heap.typed(detail::kLargeClass);
+  for (int i = 0; i < 10; ++i) REQUIRE(heap.allocate_large(kind, 5) != nullptr);
+  heap.begin_sweep();
+  Sweeper sweeper(heap.allocator);
+  sweeper.arm();
+  CHECK(sweeper.take_credit({7}).value == 7);
+  CHECK(sweeper.reclaim({1}).value == 0);  // 50 pages in one word of heads
+  CHECK(sweeper.take_credit({40}).value == 0);
+  CHECK(sweeper.take_credit({40}).value == 31);
+  CHECK(sweeper.take_credit({1}).value == 1);
+  sweeper.finish();
+  // The next sweep starts without.
+  for (int i = 0; i < 10; ++i) REQUIRE(heap.allocate_large(kind, 5) != nullptr);
+  heap.begin_sweep();
+  sweeper.arm();
+  CHECK(sweeper.reclaim({1}).value == 0);
+  heap.begin_sweep();
+  sweeper.arm();
+  CHECK(sweeper.take_credit({1}).value == 1);
+  sweeper.finish();
+}
+
+TEST_CASE("threads that reclaim beside those that walk hand out every span once") {
+  const std::uint64_t seed = tricolor::test::seed_of("reclaimers");
+  CAPTURE(seed);
+  std::mt19937_64 random(seed);
+  OwnHeap heap;
+  Sweeper sweeper(heap.allocator);
+  for (int cycle = 0; cycle < 20; ++cycle) {
+    const Population population = populate(heap, random, 3000);
+    const std::size_t in_use_before = heap.allocator.pages.in_use_bytes();
+    const std::size_t pages = dead_pages(heap);
+    const std::uint64_t freed_before = heap.allocator.freed_bytes.load();
+    const std::int64_t live_before = heap.allocated_less_freed();
+    heap.begin_sweep();
+    sweeper.arm();
+    std::vector<std::thread> threads;
+    for (std::size_t t = 0; t < 4; ++t) {
+      threads.emplace_back([&, t] {
+        if (t % 2 == 0) {
+          PageCount left = {1 + t};
+          while (!sweeper.done() && (left = sweeper.reclaim(left)).value != 0) {
+          }
+        }
+        while (!sweeper.done()) sweeper.sweep_for(kEverything, 3);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    sweeper.finish();
+    // Freed twice, or not at all, would show in each of these.
+    CHECK(heap.allocator.pages.in_use_bytes() == in_use_before - pages * kPageBytes);
+    CHECK(unswept(heap) == 0);
+    CHECK(heap.allocator.swept_pages.load() == in_use_before / kPageBytes);
+    CHECK(static_cast<std::int64_t>(heap.allocator.freed_bytes.load() - freed_before) ==
+          live_before - heap.live());
+    for (char* const object : population.kept) REQUIRE(heap.allocated(object));
+    for (char* const object : population.dead) REQUIRE(!heap.allocated(object));
+    heap.allocator.pages.verify();
+  }
+}
+
+TEST_CASE("who allocates sweeps in proportion, so that the sweep ends before the trigger") {
+  OwnHeap heap;
+  Kind& kind = heap.typed(detail::kLargeClass);
+  for (int i = 0; i < 1000; ++i) heap.mark(heap.allocate_large(kind, 2));
+  heap.begin_sweep();
+  Sweeper sweeper(heap.allocator);
+  sweeper.arm();
+  constexpr std::int64_t kLive = 100 << 20;
+  constexpr std::int64_t kTrigger = 111 << 20;
+  std::atomic<std::int64_t>& live = heap.allocator.live_bytes;
+  live = kLive;
+  sweeper.pace(kLive, kTrigger);
+  CHECK_FALSE(sweeper.owes(0));
+  CHECK(sweeper.owes(kPageBytes));  // 2000 pages in 10 MiB: more than one a page
+  CHECK(sweeper.owes(1));
+  int swept_at_half = 0;
+  for (; live < kTrigger - (1 << 20); live += kPageBytes) {
+    while (sweeper.owes(kPageBytes)) sweeper.sweep_for(kEverything, 1);
+    if (live < kLive + (5 << 20)) swept_at_half = static_cast<int>(heap.allocator.swept_pages);
+  }
+  CHECK(swept_at_half >= 1000);
+  CHECK(swept_at_half <= 1010);
+  CHECK(unswept(heap) == 0);
+  sweeper.sweep_for(kEverything, 1);  // finds that there is no more
+  CHECK_FALSE(sweeper.owes(100 << 20));
+  sweeper.finish();
+}
+
+TEST_CASE("what others have swept counts, and a new trigger spreads what is left anew") {
+  OwnHeap heap;
+  Kind& kind = heap.typed(detail::kLargeClass);
+  for (int i = 0; i < 1000; ++i) heap.mark(heap.allocate_large(kind, 1));
+  heap.begin_sweep();
+  Sweeper sweeper(heap.allocator);
+  sweeper.arm();
+  std::atomic<std::int64_t>& live = heap.allocator.live_bytes;
+  live = 0;
+  sweeper.pace(0, 9 << 20);  // 1000 pages in 8 MiB
+  sweeper.sweep_for(kEverything, 600);
+  CHECK_FALSE(sweeper.owes(4 << 20));
+  CHECK(sweeper.owes(6 << 20));
+  live = 4 << 20;
+  sweeper.pace(4 << 20, 1 << 20);  // it is due already: all at once
+  CHECK(sweeper.owes(kPageBytes));
+  int spans = 0;
+  while (sweeper.owes(kPageBytes)) spans += sweeper.sweep_for(kEverything, 1).value == 0;
+  CHECK(spans >= 400);
+  sweeper.pace(4 << 20, INT64_MAX);  // never
+  CHECK_FALSE(sweeper.owes(100 << 20));
+  sweeper.finish();
+}

@@ -1,6 +1,7 @@
 #include "gc/sweeper.h"
 
 #include <tricolor/gc.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <catch2/catch.hpp>
@@ -128,6 +129,12 @@ TEST_CASE("free memory beyond what the heap may grow to goes back to the system"
     CHECK(gc::stats().heap_mapped_bytes >= 200u << 20);
   });
   collect();
-  const auto stats = gc::stats();
-  CHECK(stats.heap_mapped_bytes <= stats.heap_goal_bytes + stats.heap_goal_bytes / 10 + (4 << 20));
+  // At leisure. How exactly is in scavenger_test.cc; in a nearly empty heap fragmentation may double the pages of a goal.
+  auto now = gc::stats();
+  for (int wait = 0; wait < 3'000 && now.heap_mapped_bytes > 2 * now.heap_goal_bytes + (4 << 20);
+       ++wait) {
+    gc::blocking_call([] { usleep(10'000); });
+    now = gc::stats();
+  }
+  CHECK(now.heap_mapped_bytes <= 2 * now.heap_goal_bytes + (4 << 20));
 }

@@ -54,6 +54,16 @@ out_of_memory_callback set_out_of_memory_callback(out_of_memory_callback fn);
 // No cycle starts by itself below this heap size. Returns the old value.
 std::uint64_t set_min_heap(std::uint64_t bytes);
 
+// So many bytes more (or, below 0, fewer) of memory are held through managed objects: buffers in malloc memory, mappings,
+// what a graphics card has for them, and goes when they die. They count as heap for the next cycle's goal and trigger and for
+// the memory limit: without, a heap of small handles to large things hardly ever collects. The hard limit does not count them. They are given back by who
+// added them, in the destructor or cleanup of the object.
+//
+// A call costs a few nanoseconds: each thread adds up to 32 KiB by itself before others see it. It may start a cycle and, as
+// an allocation, wait for one when the heap has reached its goal. A thread that is not attached, or inside
+// gc::blocking_call, may call it too and does not wait.
+void external_memory(std::int64_t bytes) noexcept;
+
 // The object is alive up to here, whatever the optimiser thinks. Costs nothing.
 template <class T>
 inline void keep_alive(T* p) noexcept {

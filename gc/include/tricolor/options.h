@@ -33,6 +33,7 @@ struct options {
 
   // Watching and debugging, named as in TRICOLOR_DEBUG; kKnobs says what each does.
   int gctrace = 0;
+  int scavtrace = 0;
   int gcstoptheworld = 0;
   int gccheckmark = 0;
   int checkslot = 1;
@@ -122,6 +123,10 @@ inline constexpr std::array kKnobs = {
          "No cycle starts by itself while the heap is smaller than this."},
     Knob{"gctrace", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::gctrace, 0, 2, 0,
          "Print one line a cycle on stderr in Go's format; 2 is accepted as in Go."},
+    Knob{"scavtrace", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::scavtrace, 0, 1,
+         0,
+         "Print a line on stderr, in Go's format, of the memory given back to the system since the "
+         "last cycle was swept."},
     Knob{"gcstoptheworld", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger,
          &options::gcstoptheworld, 0, 2, 0,
          "1 marks with the world stopped, 2 also sweeps in the same stop; 0 marks beside the "

@@ -14,6 +14,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <tricolor/options.h>
+
 namespace tricolor {
 
 // How often something took how long: four buckets to each power of two of nanoseconds, so a time is known to a quarter.
@@ -81,7 +83,11 @@ struct statistics {
   std::uint64_t released_bytes_total = 0;  // ever given back to the system
   std::uint64_t reserved_bytes = 0;        // address space reserved, whatever is in it
   std::uint64_t spans_count = 0;           // runs of pages with equal cells, or one large object
-  std::uint64_t types_count = 0;           // types allocated at least once
+  std::uint64_t external_bytes = 0;        // held through managed objects (gc::external_memory)
+  // What the process's control groups allow it, read at the start; no_limit: nothing is said, or nothing could be read. It limits
+  // nothing by itself: set GOMEMLIMIT below it.
+  std::uint64_t cgroup_limit_bytes = no_limit;
+  std::uint64_t types_count = 0;  // types allocated at least once
 
   // Roots: threads attached now; bytes the last cycle read in stacks, and in globals,
   // thread-locals and registered ranges.
@@ -107,6 +113,10 @@ struct statistics {
   std::uint64_t stopped_marked_bytes_total = 0;
   std::uint64_t mark_ns_last = 0;  // of marking, with the world stopped or not
   std::uint64_t mark_ns_total = 0;
+
+  // Processor time of giving memory back to the system: in the background; by threads that allocated at the memory limit.
+  std::uint64_t scavenge_background_cpu_ns_total = 0;
+  std::uint64_t scavenge_assist_cpu_ns_total = 0;
 
   // Processor time of all pauses, of every processor: marking and what they kept idle. Sweeping beside the program is not in
   // it.
