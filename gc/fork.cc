@@ -84,9 +84,11 @@ void prepare() {
   Preparation preparation{nullptr, current_mutator()};
   Mutator* const mutator = preparation.mutator;
   if (mutator != nullptr) {
-    // A signal handler that has interrupted the library on its own thread cannot wait for what that thread holds.
+    // A signal handler that has interrupted the library on its own thread cannot wait for what that thread holds. (In a wait of
+    // the library's own it may hold a lock, too.)
     if (mutator->internal_depth.load(std::memory_order_relaxed) != 0 ||
-        mutator->in_unit.load(std::memory_order_relaxed) != 0) {
+        mutator->in_unit.load(std::memory_order_relaxed) != 0 ||
+        mutator->state.load(std::memory_order_relaxed) == MutatorState::waiting) {
       return;
     }
     if (mutator->critical_depth.load(std::memory_order_relaxed) != 0) {

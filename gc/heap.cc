@@ -59,6 +59,7 @@ Heap* Heap::get() {
 bool Heap::make(const options& wanted) {
   if (existing() != nullptr)
     return false;  // so that no running mutator takes the lock [lock.critical]
+  const HostRefused refused;
   const Guard guard(creation);
   if (existing() != nullptr || !install_fork_handlers()) return false;
   // Not in the program's segments, which are scanned, and never destroyed: threads may outlive main.
@@ -127,8 +128,13 @@ bool Heap::create(const options& wanted) {
 
 Mutator& Heap::mutator() {
   if (Mutator* const mutator = current_mutator(); mutator != nullptr) return *mutator;
-  if (host_is_kept_out())
-    usage_error("an allocation, or another use of gc::, in a trace function. It may only report.");
+  if (host_is_kept_out()) {
+    usage_error(
+        "an allocation, or another use of gc::, in a trace function, which may only report, or in "
+        "a "
+        "signal handler that has interrupted the library.");
+  }
+  const HostRefused refused;  // locks are taken without a mutator
   Heap* const heap = get();
   Mutator* const mutator = heap == nullptr ? nullptr : heap->x_handshake.attach();
   if (mutator == nullptr) throw std::bad_alloc();
@@ -350,7 +356,10 @@ std::atomic<void*>* take_root_slot() {
 void give_back_root_slot(std::atomic<void*>* slot) noexcept {
   // A handle may die on a thread that has nothing else to do with us: only an attached one can be stopped.
   Mutator* const mutator = impl::current_mutator();
-  if (mutator == nullptr) return Heap::existing()->roots().give_back(slot);
+  if (mutator == nullptr) {
+    const impl::HostRefused refused;
+    return Heap::existing()->roots().give_back(slot);
+  }
   const impl::CriticalSection critical(*mutator);
   mutator->heap.roots().give_back(slot);
 }

@@ -55,6 +55,16 @@ OwnThread::~OwnThread() {
   pthread_setcancelstate(x_cancel_before, nullptr);
 }
 
+HostRefused::HostRefused() : x_before(kept_out) {
+  kept_out = true;
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // before any lock is taken
+}
+
+HostRefused::~HostRefused() {
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  kept_out = x_before;
+}
+
 bool host_is_kept_out() { return kept_out; }
 
 void forget_cpus_at_load() { cpus_at_load = {}; }

@@ -41,6 +41,18 @@ class OwnThread {
   int x_cancel_before = 0;
 };
 
+// For a moment in which a thread may hold locks of ours and has no mutator to say so. What a handler that interrupts it asks of the library would wait for this very thread.
+class HostRefused {
+ public:
+  HostRefused();
+  HostRefused(const HostRefused&) = delete;
+  HostRefused& operator=(const HostRefused&) = delete;
+  ~HostRefused();
+
+ private:
+  bool x_before;
+};
+
 // Does one of these live on the calling thread, or is that one of the library's? What the host runs there then can only be a handler
 // for a crash. Async-signal-safe.
 bool host_is_kept_out();

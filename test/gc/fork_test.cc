@@ -12,6 +12,7 @@
 #include <tricolor/gc.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
@@ -20,6 +21,7 @@
 #include <filesystem>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -707,4 +709,76 @@ TEST_CASE("a fork by a crash handler on a thread of the library goes through", "
   const ProgramEnd end = run_program("child has a crash handler that forks", variables);
   INFO(end.output);
   CHECK(end.exit_code == 0);
+}
+
+// ------------------------------------------------- handlers that have interrupted the library on their own thread
+
+namespace {
+
+bool sleeps(std::int32_t thread) {
+  const std::string path = "/proc/self/task/" + std::to_string(thread) + "/stat";
+  char stat[512];
+  const std::size_t size = tricolor::impl::os::read_file(path.c_str(), stat, sizeof stat);
+  return std::string_view(stat, size).find(") S ") != std::string_view::npos;
+}
+
+// Runs use() on a thread, which comes to sleep in it as it has to wait for us, and has it interrupted there by a signal whose
+// handler forks. To be called inside gc::critical.
+template <class Use>
+std::thread fork_by_handler_inside(Use use) {
+  const int before = crashes;
+  std::atomic<std::int32_t> id{0};
+  std::thread thread([&id, use] {
+    scrub_stack();
+    id = tricolor::impl::os::thread_id();
+    use();
+  });
+  while (id == 0 || !sleeps(id)) std::this_thread::yield();
+  if (syscall(SYS_tgkill, getpid(), id.load(), SIGUSR1) != 0) std::abort();
+  while (crashes == before) std::this_thread::yield();
+  return thread;
+}
+
+}  // namespace
+
+TEST_CASE("child has a signal handler that forks", "[.child]") {
+  tricolor::impl::os::kill_process_after(60);  // if it hangs
+  struct sigaction action = {};
+  action.sa_handler = report_crash;
+  action.sa_flags = SA_RESTART;
+  REQUIRE(sigaction(SIGUSR1, &action, nullptr) == 0);
+  gc::root<Node> kept = make_node(1);
+  gc::collect();
+  tricolor::impl::Heap& heap = *tricolor::impl::Heap::existing();
+  constexpr int kRounds = 20;
+  for (int round = 0; round < kRounds; ++round) {
+    std::array<std::thread, 3> threads;
+    {  // waits for a cycle, which waits for us
+      const gc::critical section;
+      threads[0] = fork_by_handler_inside([] { gc::collect(); });
+    }
+    {  // attaches
+      const gc::critical section;
+      const tricolor::impl::Guard guard(heap.allocator().metadata.mutex());
+      threads[1] = fork_by_handler_inside([] { make_node(2); });
+    }
+    {  // gives a handle back, and is not attached
+      auto* const handle = new gc::root<Node>(make_node(3));
+      const gc::critical section;
+      const tricolor::impl::Guard guard(heap.roots().mutex());
+      threads[2] = fork_by_handler_inside([handle] { delete handle; });
+    }
+    for (std::thread& thread : threads) join(thread);
+  }
+  CHECK(good_children == 3 * kRounds);
+  CHECK(intact(kept, 1));
+}
+
+TEST_CASE("a fork by a signal handler that has interrupted the library waits for nothing",
+          "[process]") {
+  if (skipped_under_sanitizers()) return;
+  const ProgramEnd end = run_program("child has a signal handler that forks", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+  CHECK(end.signal == 0);
 }
