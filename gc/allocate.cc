@@ -59,8 +59,12 @@ Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request)
                       ? kLargePointerFreeKind
                       : static_cast<std::uint32_t>(request.size_class)];
   }
-  // The description is the user's side, with a lock of the C++ runtime around its making: before the critical section.
+  // The description is the user's side, with a lock of the C++ runtime around its making: not in a critical section. A stop may
+  // come meanwhile, a fork may not: in the child that lock would stay taken. (Who waits for the lock waits for a thread that has
+  // passed the gate before.)
+  enter_library(mutator);
   const detail::type_info& type = request.type();
+  leave_library(mutator);
   // Relaxed: in vain at worst.
   if (request.kind_slot->load(std::memory_order_relaxed) == kUnregisteredKind) {
     // [library.pinned], before the type is known to anybody. Not inside gc::critical, where the loader's lock may not be

@@ -88,7 +88,7 @@ void prepare() {
     // the library's own it may hold a lock, too.)
     if (mutator->internal_depth.load(std::memory_order_relaxed) != 0 ||
         mutator->in_unit.load(std::memory_order_relaxed) != 0 ||
-        mutator->state.load(std::memory_order_relaxed) == MutatorState::waiting) {
+        mutator->state->load(std::memory_order_relaxed) == MutatorState::waiting) {
       return;
     }
     if (mutator->critical_depth.load(std::memory_order_relaxed) != 0) {

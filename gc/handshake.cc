@@ -12,6 +12,7 @@
 #include "alloc/base/sanitizer.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
+#include "gc/library_thread.h"
 #include "roots/libraries.h"
 #include "roots/registers.h"
 
@@ -176,6 +177,7 @@ void Handshake::detach(Mutator& mutator) {
     const CriticalSection critical(mutator);
     return_all_for_reuse(x_heap.allocator(), mutator);
   }
+  const HostRefused refused;  // locks are taken without a mutator, at the end
   // While it waits for the registry a stop may be going on; it counts as blocked. With the lock there is none.
   with_spilled_registers(
       [](void* top, void* argument) {
@@ -495,6 +497,8 @@ void Handshake::forget_others(Mutator* survivor) {
 }
 
 void Handshake::abandon_marking(Mutator* survivor) {
+  // The coordinator also rests where it gives up before it has begun to mark.
+  if (!is_marking(x_epoch.load(std::memory_order_relaxed))) return;
   const MarkEpoch next = x_epoch.load(std::memory_order_relaxed) + 1;
   x_epoch.store(next, std::memory_order_release);
   if (survivor == nullptr) return;

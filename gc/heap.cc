@@ -131,8 +131,7 @@ Mutator& Heap::mutator() {
   if (host_is_kept_out()) {
     usage_error(
         "an allocation, or another use of gc::, in a trace function, which may only report, or in "
-        "a "
-        "signal handler that has interrupted the library.");
+        "a signal handler that has interrupted the library.");
   }
   const HostRefused refused;  // locks are taken without a mutator
   Heap* const heap = get();

@@ -41,7 +41,8 @@ class OwnThread {
   int x_cancel_before = 0;
 };
 
-// For a moment in which a thread may hold locks of ours and has no mutator to say so. What a handler that interrupts it asks of the library would wait for this very thread.
+// For a moment in which a thread may hold locks of ours and has no mutator to say so. What a handler that interrupts it asks of
+// the library would wait for this very thread.
 class HostRefused {
  public:
   HostRefused();

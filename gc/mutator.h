@@ -84,23 +84,32 @@ struct Mutator : LocalCache {
 // The calling thread's mutator, or null.
 inline Mutator* current_mutator() { return static_cast<Mutator*>(detail::current_cache); }
 
-// The library's own: not stopped inside, may take locks of ours; parks on the way out when asked to. Entered a second time it
-// was interrupted by a signal handler that uses the library, which would wait for a lock that its own thread holds.
+// Opened and closed around what a fork waits for [fork.quiet], as it takes a lock that the child would find taken. Entered a second
+// time it was interrupted by a signal handler that uses the library, which would wait for a lock that its own thread holds.
+inline void enter_library(Mutator& mutator) {
+  if (mutator.internal_depth.load(std::memory_order_relaxed) != 0 ||
+      mutator.in_unit.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    usage_error(
+        "a signal handler uses gc:: while its thread is inside it. Signal handlers must not "
+        "touch managed memory. (Nor must handlers of pthread_atfork that were registered before "
+        "this library was loaded.)");
+  }
+  // Sequentially consistent, both: the thread that forks sees us inside, or we see the gate shut. Pairs with
+  // Handshake::lock_for_fork.
+  mutator.internal_depth.store(1, std::memory_order_seq_cst);
+  if (mutator.fork_gate.load(std::memory_order_seq_cst) != 0) [[unlikely]]
+    mutator.wait_for_fork();
+}
+inline void leave_library(Mutator& mutator) {
+  // Release: what we did is whole. Pairs with Handshake::lock_for_fork.
+  mutator.internal_depth.store(0, std::memory_order_release);
+}
+
+// The library's own: not stopped inside, may take locks of ours; parks on the way out when asked to.
 class CriticalSection {
  public:
   explicit CriticalSection(Mutator& mutator) : x_mutator(mutator) {
-    if (mutator.internal_depth.load(std::memory_order_relaxed) != 0 ||
-        mutator.in_unit.load(std::memory_order_relaxed) != 0) [[unlikely]] {
-      usage_error(
-          "a signal handler uses gc:: while its thread is inside it. Signal handlers must not "
-          "touch managed memory. (Nor must handlers of pthread_atfork that were registered before "
-          "this library was loaded.)");
-    }
-    // Sequentially consistent, both: the thread that forks sees us inside, or we see the gate shut. Pairs with
-    // Handshake::lock_for_fork.
-    mutator.internal_depth.store(1, std::memory_order_seq_cst);
-    if (mutator.fork_gate.load(std::memory_order_seq_cst) != 0) [[unlikely]]
-      mutator.wait_for_fork();
+    enter_library(mutator);
     // Relaxed, as for thread_cache::in_unit [unit.no-stop].
     const auto depth = x_mutator.critical_depth.load(std::memory_order_relaxed);
     x_mutator.critical_depth.store(static_cast<std::uint8_t>(depth + 1), std::memory_order_relaxed);
@@ -109,8 +118,7 @@ class CriticalSection {
   CriticalSection(const CriticalSection&) = delete;
   CriticalSection& operator=(const CriticalSection&) = delete;
   ~CriticalSection() {
-    // Release: what we did is whole. Pairs with Handshake::lock_for_fork.
-    x_mutator.internal_depth.store(0, std::memory_order_release);
+    leave_library(x_mutator);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     const auto depth =
         static_cast<std::uint8_t>(x_mutator.critical_depth.load(std::memory_order_relaxed) - 1);

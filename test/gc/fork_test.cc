@@ -711,6 +711,63 @@ TEST_CASE("a fork by a crash handler on a thread of the library goes through", "
   CHECK(end.exit_code == 0);
 }
 
+// ------------------------------------------------------------------------- types that are just being described
+
+namespace {
+
+std::atomic<int> describes{0};
+std::atomic<bool> forks{false};
+
+// What a template of the library's does, slowly: the C++ runtime holds a lock while it makes the description.
+const tricolor::detail::type_info& slow_description() {
+  static const tricolor::detail::type_info& made = []() -> const tricolor::detail::type_info& {
+    raise(describes, 1);
+    while (!forks) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));  // fork() is called, and must wait
+    static constexpr tricolor::detail::type_info kText{.name = "Text",
+                                                       .name_size = 4,
+                                                       .align = 8,
+                                                       .scan = tricolor::detail::ScanMode::none,
+                                                       .fixed = {},
+                                                       .tail = {}};
+    return kText;
+  }();
+  return made;
+}
+
+char* allocate_described_slowly() {
+  static std::atomic<std::uint32_t> kind{0};
+  tricolor::detail::cell_request request;
+  request.bytes = 16;
+  request.size_class = tricolor::detail::size_class_for(request.bytes, 8);
+  request.type = slow_description;
+  request.kind_slot = &kind;
+  return tricolor::detail::allocate_slow(request, nullptr);
+}
+
+}  // namespace
+
+TEST_CASE("child forks while a type is described", "[.child]") {
+  make_node(1);
+  std::thread thread = start_thread([] { allocate_described_slowly(); });
+  wait_until(describes, 1);
+  forks = true;
+  const pid_t child = fork();
+  if (child == 0) {
+    tricolor::impl::os::kill_process_after(20);  // if it hangs
+    _exit(allocate_described_slowly() != nullptr ? kNone : kLostAfter);
+  }
+  CHECK(wait_for(child) == kNone);
+  join(thread);
+}
+
+TEST_CASE("a fork waits for a type that is just being described", "[process]") {
+  if (skipped_under_sanitizers()) return;
+  const ProgramEnd end = run_program("child forks while a type is described", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
 // ------------------------------------------------- handlers that have interrupted the library on their own thread
 
 namespace {
