@@ -29,6 +29,8 @@ struct LocalCache : detail::thread_cache {
   std::uint32_t open_count = 0;
   std::uint64_t claimed_cells = 0;  // ever, for statistics and stress
   std::uint64_t claimed_bytes = 0;  // ever, with large objects
+  std::uint64_t claimed_when_armed =
+      0;  // of them, when the cycle began that marks, or the last one
 };
 
 // Makes room for the runs of kind `id`. False when memory is refused.

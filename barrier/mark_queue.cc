@@ -104,7 +104,7 @@ WorkPacket* PacketPool::next_or_end(std::uint64_t not_before_ns) {
       return nullptr;
     }
     const std::uint64_t now = not_before_ns == 0 ? 0 : os::now_ns();
-    if (now >= not_before_ns || x_hurry.load(std::memory_order_relaxed)) {
+    if (now >= not_before_ns || x_line || x_hurry.load(std::memory_order_relaxed)) {
       if (WorkPacket* const packet = pop_shared(); packet != nullptr) {
         ++x_working;
         return packet;
@@ -176,6 +176,12 @@ void PacketPool::set_hurry(bool hurry) {
   if (hurry) tell_coordinator();
 }
 
+void PacketPool::set_line(bool line) {
+  const Guard guard(x_lock);
+  x_line = line;
+  if (line) tell_coordinator();
+}
+
 void PacketPool::end_helpers() {
   const Guard guard(x_lock);
   x_end_helpers = true;
@@ -235,6 +241,7 @@ void PacketPool::forget_helpers(WorkPacket* more) {
   x_working = 0;
   x_resting = 0;
   x_open = false;
+  x_line = false;
   x_helping = 0;
   x_waiting_helpers = 0;
   x_coordinator_waits = Waits::no;

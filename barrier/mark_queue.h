@@ -57,7 +57,7 @@ class PacketPool {
   // The coordinator works from now on, until the end with at most so many helpers.
   void begin(std::size_t most_helpers, Assisted assisted);
   // The coordinator has no work: waits for a packet, or for the end of marking, which is null. It takes no packet before
-  // `not_before_ns` (os::now_ns), unless somebody is in a hurry; it is told of the end at once.
+  // `not_before_ns` (os::now_ns), unless somebody waits for what it does; it is told of the end at once.
   WorkPacket* next_or_end(std::uint64_t not_before_ns = 0);
   // A helper has no work (any more, when it `worked`): waits for a packet. Null when end_helpers() has been called.
   WorkPacket* next_as_helper(bool worked);
@@ -66,6 +66,8 @@ class PacketPool {
   void end_assist();
   // From now on the coordinator does not put off its work: somebody waits for the end. Until the next call.
   void set_hurry(bool hurry);
+  // The same, by and for threads of the program that wait in line for credit (gc/assist.h).
+  void set_line(bool line);
   // Relaxed: a hint.
   bool in_hurry() const { return x_hurry.load(std::memory_order_relaxed); }
   // Sends all helpers home, or lets new ones come. Between cycles.
@@ -118,6 +120,7 @@ class PacketPool {
   std::size_t x_working = 0;  // markers
   bool x_open = false;        // from begin() until the coordinator was told of the end
   bool x_assisted = false;
+  bool x_line = false;
   std::size_t x_most_helpers = 0;
   std::size_t x_helping = 0;          // of those that work
   std::size_t x_waiting_helpers = 0;  // whether or not they may take anything

@@ -17,15 +17,19 @@ namespace tricolor::impl {
 void Assists::pay_while_marking(Mutator& mutator, std::uint64_t bytes) {
   const std::uint32_t cycle = x_cycle.load(std::memory_order_relaxed);
   if (mutator.assist_cycle != cycle) {
-    // The claims of before have been taken back; nothing has been allocated in this cycle yet.
     mutator.assist_cycle = cycle;
-    mutator.paid_bytes = mutator.claimed_bytes;
+    mutator.paid_bytes = mutator.claimed_when_armed;
+  }
+  if (mutator.never_assist != 0 || x_heap.cycle().limits_cpu()) {
+    mutator.paid_bytes = mutator.claimed_bytes;  // forgiven
+    return;
   }
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
   x_heap.cycle().revise_assist_ratio(mutator);
   const auto owed_bytes =
       static_cast<std::int64_t>(mutator.claimed_bytes + bytes - mutator.paid_bytes);
-  if (owed_bytes <= 0 || work_for(ratio(), owed_bytes) < kLeastWork) return;
+  if (owed_bytes <= 0 || (work_for(ratio(), owed_bytes) < kLeastWork && !x_heap.cycle().at_goal()))
+    return;
   x_heap.handshake().while_blocked(mutator, [&] { pay_waiting(mutator, owed_bytes); });
 }
 
@@ -34,9 +38,10 @@ void Assists::pay_waiting(Mutator& mutator, std::int64_t owed_bytes) {
   const OwnThread own;
   perturb();
   const std::uint64_t begin_ns = os::now_ns();
-  const std::uint64_t begin_cpu_ns = os::thread_cpu_ns();
   const AssistRatio price = ratio();
-  std::int64_t work = work_for(price, owed_bytes);
+  const std::int64_t owed = work_for(price, owed_bytes);
+  const std::int64_t beyond = std::max<std::int64_t>(kLeastWork - owed, 0);
+  std::int64_t work = owed + beyond;
   for (bool waited = false;; waited = true) {
     work -= take_credit(work);
     if (work > 0) work -= mark(work);
@@ -45,8 +50,10 @@ void Assists::pay_waiting(Mutator& mutator, std::int64_t owed_bytes) {
     if (work <= 0) break;
   }
   // What has been done beyond is to its credit; so is what has been forgiven, which no longer matters.
-  mutator.paid_bytes += static_cast<std::uint64_t>(owed_bytes + bytes_for(price, -work));
-  x_cpu_ns.fetch_add(os::thread_cpu_ns() - begin_cpu_ns, std::memory_order_relaxed);
+  constexpr std::int64_t kMostAhead = std::int64_t{1} << 40;
+  mutator.paid_bytes += static_cast<std::uint64_t>(owed_bytes);
+  mutator.paid_bytes +=
+      static_cast<std::uint64_t>(std::min(bytes_for(price, beyond - work), kMostAhead));
   x_times.count(os::now_ns() - begin_ns);
 }
 
@@ -61,14 +68,16 @@ std::int64_t Assists::take_credit(std::int64_t work) {
 }
 
 std::int64_t Assists::mark(std::int64_t work) {
+  if (is_planted(Fault::assists_pay_nothing)) return work;
   MarkCrew& crew = x_heap.cycle().crew();
   if (!x_heap.packets().has_shared()) return 0;
   Marker* const marker = crew.borrow();
   if (marker == nullptr) return 0;
   const std::uint64_t done = marker->assist(static_cast<std::uint64_t>(work));
   crew.give_back(marker);
-  if (anybody_waits()) {
-    const Guard guard(x_lock);  // a marker is free
+  // A marker is free. Not when the pool has refused us: it would refuse the next one, too.
+  if (done != 0 && anybody_waits()) {
+    const Guard guard(x_lock);
     let_first_go(InLine::kMayMark);
   }
   return static_cast<std::int64_t>(done);
@@ -78,6 +87,7 @@ std::int64_t Assists::mark(std::int64_t work) {
 std::int64_t Assists::wait_in_line(std::int64_t work, bool at_front) {
   InLine me;
   me.owed_work = work;
+  perturb();
   {
     const Guard guard(x_lock);
     if (!x_marks.load(std::memory_order_relaxed)) return 0;  // [assist.end]
@@ -92,7 +102,7 @@ std::int64_t Assists::wait_in_line(std::int64_t work, bool at_front) {
       (x_first == nullptr ? x_first : x_last->next) = &me;
       x_last = &me;
     }
-    x_waiting.fetch_add(1, std::memory_order_relaxed);
+    count_in_line(x_waiting.load(std::memory_order_relaxed) + 1);
   }
   // Acquire: we are out of the line. Pairs with let_first_go (release).
   while (me.state.load(std::memory_order_acquire) == InLine::kWaits)
@@ -106,12 +116,18 @@ void Assists::let_first_go(InLine::State state) {
   if (first == nullptr) return;
   x_first = first->next;
   if (x_first == nullptr) x_last = nullptr;
-  x_waiting.fetch_sub(1, std::memory_order_relaxed);
+  count_in_line(x_waiting.load(std::memory_order_relaxed) - 1);
   // Release: out of the line. Pairs with wait_in_line (acquire). It may be gone after this, with its stack: only the address is
   // used.
   const std::atomic<std::uint32_t>& word = first->state;
   first->state.store(state, std::memory_order_release);
   os::futex_wake_one(word);
+}
+
+// With the lock held.
+void Assists::count_in_line(std::uint32_t now) {
+  const std::uint32_t before = x_waiting.exchange(now, std::memory_order_relaxed);
+  if ((before == 0) != (now == 0)) x_heap.packets().set_line(now != 0);
 }
 
 // ---- who marks
@@ -129,6 +145,10 @@ void Assists::count_work(std::uint64_t bytes, By by) {
     x_credit.fetch_add(credit, std::memory_order_relaxed);
   }
   x_heap.cycle().revise_assist_ratio();
+}
+
+bool Assists::has_spare_cpu() const {
+  return x_heap.handshake().mutator_count() < x_heap.cycle().cpus();
 }
 
 void Assists::pay_for_those_in_line(std::int64_t credit) {
@@ -152,11 +172,11 @@ void Assists::pay_for_those_in_line(std::int64_t credit) {
   if (x_heap.packets().has_shared()) let_first_go(InLine::kMayMark);
 }
 
-void Assists::count_marked(std::uint64_t objects, std::uint64_t bytes,
-                           std::uint64_t conservative_cells) {
-  x_heap.shaded().objects.fetch_add(objects, std::memory_order_relaxed);
-  x_heap.shaded().bytes.fetch_add(bytes, std::memory_order_relaxed);
-  x_conservative_cells.fetch_add(conservative_cells, std::memory_order_relaxed);
+void Assists::count_marked(const Done& done) {
+  x_heap.shaded().objects.fetch_add(done.objects, std::memory_order_relaxed);
+  x_heap.shaded().bytes.fetch_add(done.bytes, std::memory_order_relaxed);
+  x_conservative_cells.fetch_add(done.conservative_cells, std::memory_order_relaxed);
+  x_cpu_ns.fetch_add(done.cpu_ns, std::memory_order_relaxed);
 }
 
 // ---- the cycle

@@ -10,6 +10,8 @@
 //      ones. When a packet is there again, the first in line marks itself.
 //   4. when marking ends, whatever it still owes is forgiven
 //
+// Nothing is owed inside gc::never_assist, nor while the collector has taken too much of the CPUs (cpu_limiter.h).
+//
 // Debts are kept in bytes and priced when they are paid: near the goal a byte costs more, and a thread pays after fewer of
 // them. What a thread may owe without paying is little work, so a thread that allocates little never marks.
 //
@@ -22,7 +24,8 @@
 //                        amount, with no lock held, and gives the rest back; one that waits in line has nothing in hand, and no
 //                        stop and no end of marking waits for it.
 //   who waits in line    is let go when marking ends, which needs none of those who wait: the coordinator works on its own
-//                        share of the CPUs, and does not sleep while somebody waits (marker.cc, must_leave).
+//                        share of the CPUs, and does not sleep while there is a line: PacketPool::set_line says so under the
+//                        lock under which it goes to sleep, so neither misses the other.
 //   fork                 asks markers to rest between two cells, assists too; who waits in line holds nothing, and in the child is
 //                        gone with the line.
 //   a thread that ends   is not in here: it pays before it goes on, with cancellation put off.
@@ -52,7 +55,8 @@ class Assists {
  public:
   explicit Assists(Heap& heap) : x_heap(heap) {}
 
-  // Less work than this is not worth a thread's while. (Go's gcOverAssistWork.)
+  // Less work than this is not worth a thread's while. (Go's gcOverAssistWork.) It is asked for all the same when the heap has
+  // reached its goal.
   static constexpr std::int64_t kLeastWork = 64 << 10;
 
   // A mutator that runs, and has no cell chosen and not constructed, is about to allocate `bytes`: pays what it owes. Returns
@@ -71,7 +75,7 @@ class Assists {
   void begin_marking() { x_marks.store(true, std::memory_order_relaxed); }
   // From now on not. World stopped; some may wait in line.
   void end_marking() { x_marks.store(false, std::memory_order_relaxed); }
-  // Lets them go, after that. The world may run.
+  // Lets them go: after that, or because nothing is owed for now. The world may run.
   void forgive();
 
   void set_ratio(AssistRatio ratio);
@@ -81,8 +85,13 @@ class Assists {
   enum class By : std::uint8_t { worker, debtor };
   // Bytes scanned, of cells and of roots, since the last call. What a worker has scanned is everybody's credit.
   void count_work(std::uint64_t bytes, By by);
-  // What an assist has marked.
-  void count_marked(std::uint64_t objects, std::uint64_t bytes, std::uint64_t conservative_cells);
+  // What an assist has done, before it stops working.
+  struct Done {
+    std::uint64_t objects, bytes, conservative_cells, cpu_ns;
+  };
+  void count_marked(const Done& done);
+  // Are there fewer threads in the program, as far as they are attached, than CPUs?
+  bool has_spare_cpu() const;
   // Relaxed: a hint.
   bool anybody_waits() const { return x_waiting.load(std::memory_order_relaxed) != 0; }
 
@@ -92,7 +101,7 @@ class Assists {
   std::uint64_t assist_work_bytes() const {
     return x_assist_work_bytes.load(std::memory_order_relaxed);
   }
-  // Since the start: a thread may be done only after the end of the cycle.
+  // Since the start.
   std::uint64_t cpu_ns() const { return x_cpu_ns.load(std::memory_order_relaxed); }
   std::uint64_t conservative_cells() const {
     return x_conservative_cells.load(std::memory_order_relaxed);
@@ -121,6 +130,7 @@ class Assists {
   std::int64_t mark(std::int64_t work);
   std::int64_t wait_in_line(std::int64_t work, bool at_front);
   void let_first_go(InLine::State state);
+  void count_in_line(std::uint32_t now);
   void pay_for_those_in_line(std::int64_t credit);
   AssistRatio ratio() const;
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <new>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "alloc/base/fault.h"
 #include "alloc/base/os.h"
 #include "alloc/base/perturb.h"
+#include "gc/cgroup.h"
 #include "gc/heap.h"
 #include "gc/library_thread.h"
 #include "gc/pacer.h"
@@ -23,6 +25,19 @@ namespace {
 bool is_past(std::uint32_t counter, std::uint32_t ticket) {
   return static_cast<std::int32_t>(counter - ticket) >= 0;
 }
+
+// Adds the CPU time of the calling thread while it lives.
+class CountCpu {
+ public:
+  explicit CountCpu(std::atomic<std::uint64_t>& to) : x_to(to), x_begin_ns(os::thread_cpu_ns()) {}
+  CountCpu(const CountCpu&) = delete;
+  CountCpu& operator=(const CountCpu&) = delete;
+  ~CountCpu() { x_to.fetch_add(os::thread_cpu_ns() - x_begin_ns, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t>& x_to;
+  const std::uint64_t x_begin_ns;
+};
 
 }  // namespace
 
@@ -60,6 +75,7 @@ void Cycle::run(Why why) {
 }
 
 void Cycle::finish_previous_sweep() {
+  const CountCpu count(x_numbers.sweep_cpu_ns);
   x_sweeper.finish();
   if (x_phase.now() != Phase::kSweep) return;
   x_phase.advance(Phase::kSweep, Phase::kOff);
@@ -73,17 +89,8 @@ void Cycle::open(Why why) {
   x_record.number = x_numbers.cycles.load(std::memory_order_relaxed) + 1;
   x_why = why;
   x_record.forced = why.forced;
-  x_record.processors_count = os::cpu_count();
   x_beside_the_program = x_heap.settings().gcstoptheworld == 0;
-  const int given = x_heap.settings().workers;
-  MarkWorkers workers = mark_workers(x_record.processors_count, kind());
-  if (given != 0) workers = {.dedicated = static_cast<std::uint32_t>(given)};
-  // The coordinator is the fractional worker, if there is one.
-  x_share = workers.fractional_cpus > 0 ? workers.fractional_cpus : 1;
-  const std::size_t most = most_markers();
-  const std::size_t markers = workers.dedicated + (workers.fractional_cpus > 0 ? 1 : 0);
-  x_crew.begin(std::clamp<std::size_t>(markers, 1, most), most,
-               x_beside_the_program ? Markers::several : Markers::one, x_record.processors_count);
+  plan_workers();
   x_heap.shaded().objects.store(0, std::memory_order_relaxed);
   x_heap.shaded().bytes.store(0, std::memory_order_relaxed);
   allocator.black_objects.store(0, std::memory_order_relaxed);
@@ -94,13 +101,36 @@ void Cycle::open(Why why) {
   x_all_pinned = x_pins_count == 0 && x_to_pin_count == 0;
 }
 
+void Cycle::plan_workers() {
+  if (x_quota_cpus < 0) x_quota_cpus = cgroup_limits().cpus;
+  const Settings& settings = x_heap.settings();
+  const std::uint32_t cpus = os::cpu_count();
+  const bool has_quota = x_quota_cpus > 0 && x_quota_cpus < cpus;
+  x_record.processors_count =
+      has_quota ? static_cast<std::uint32_t>(std::ceil(x_quota_cpus)) : cpus;
+  MarkWorkers& workers = x_record.workers;
+  workers = has_quota ? mark_workers_of_quota(x_quota_cpus, kind())
+                      : mark_workers(x_record.processors_count, kind());
+  if (settings.workers != 0) workers = {.dedicated = static_cast<std::uint32_t>(settings.workers)};
+  x_may_use_spare = workers.idle_at_most != 0 && settings.idleworkers != 0 &&
+                    (settings.idleworkers == 1 || !has_quota);
+  // The coordinator is the fractional worker, if there is one, unless the heap is worth one marker only.
+  const std::size_t most = most_markers();
+  const std::size_t markers =
+      std::clamp<std::size_t>(workers.dedicated + (workers.fractional_cpus > 0 ? 1 : 0), 1, most);
+  x_share =
+      workers.fractional_cpus > 0 && markers > workers.dedicated ? workers.fractional_cpus : 1;
+  x_crew.begin(markers, most, x_beside_the_program ? Markers::several : Markers::one,
+               x_record.processors_count);
+}
+
 // How many markers the heap is worth: less than kBytesAMarker is marked in the time that a thread takes to wake up.
 std::size_t Cycle::most_markers() const {
   constexpr std::int64_t kBytesAMarker = 2 << 20;
   const std::int64_t live = x_heap.allocator().live_bytes.load(std::memory_order_relaxed);
   const int given = x_heap.settings().workers;
   return std::min<std::size_t>(
-      given != 0 ? static_cast<std::size_t>(given) : os::cpu_count(),
+      given != 0 ? static_cast<std::size_t>(given) : x_record.processors_count,
       static_cast<std::size_t>(1 + std::max<std::int64_t>(0, live) / kBytesAMarker));
 }
 
@@ -115,6 +145,7 @@ CycleKind Cycle::kind() const {
 std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
   for (;;) {
     if (!x_segments.update()) return std::nullopt;
+    begin_limiter_stop();
     x_begin_ns = os::now_ns();
     const std::uint64_t stop_ns = x_heap.handshake().stop(Handshake::Purpose::arm);
     // A library opened since the list was made may hold roots. It stays open or another one comes: each time round a
@@ -132,6 +163,7 @@ bool Cycle::arm() {
   if (!stop_ns) {
     x_crew.finish();
     x_crew.close();
+    if (x_limiter_stopped) end_limiter_stop(CpuLimiter::Marking::kOff);
     x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);  // the timer tries again, later
     x_phase.advance(Phase::kSweepTermination, Phase::kOff);
     return false;
@@ -145,6 +177,7 @@ bool Cycle::arm() {
   }
   handshake.next_epoch();
   x_phase.advance(Phase::kSweepTermination, Phase::kMark);
+  start_pacing();  // before anything is grey: helpers come then
   keep_constructions();
   // Not before that: a handle that goes on a thread which is not stopped makes grey what it held.
   if (x_beside_the_program) x_heap.roots().begin_marking();
@@ -166,11 +199,12 @@ bool Cycle::arm() {
     if (may_be_closed(segment)) mark_segment(segment);
   }
   x_stopped_bytes = x_crew.coordinator().marked_bytes();  // helpers may be at work
-  start_pacing();
   if (x_beside_the_program) handshake.start();
   x_armed_ns = os::now_ns();
   x_armed_cpu_ns = os::thread_cpu_ns();
-  x_crew.coordinator().begin_share(x_share);
+  x_crew.coordinator().begin_share(x_share,
+                                   x_may_use_spare ? Marker::SpareCpu::yes : Marker::SpareCpu::no);
+  if (x_beside_the_program) end_limiter_stop(CpuLimiter::Marking::kOn);
   // Release: nothing but the number. Pairs with request_and_wait.
   x_armed.store(x_started.load(std::memory_order_relaxed), std::memory_order_release);
   os::futex_wake_all(x_armed);
@@ -200,9 +234,14 @@ void Cycle::start_pacing() {
   start.kind = kind();
   {
     const Guard guard(x_pacer_lock);
+    x_record.cons_mark_before = x_pacer.cons_mark();
     x_pacer.start_cycle(start);
-    assists.set_ratio(x_pacer.assist_ratio(start.live_bytes, 0));
+    const AssistRatio ratio = x_pacer.assist_ratio(start.live_bytes, 0);
+    assists.set_ratio(ratio);
     publish_goal();
+    x_record.first_assist_ratio = ratio.work_per_byte;
+    x_record.first_goal_bytes = x_pacer.goal_bytes();
+    x_record.scannable_bytes = start.heap_scan_bytes;
   }
   x_revised_live_bytes.store(start.live_bytes, std::memory_order_relaxed);
   if (x_beside_the_program) assists.begin_marking();
@@ -309,12 +348,14 @@ void Cycle::mark_until_nothing_is_grey() {
     perturb();
     x_marked_ns = os::now_ns();
     x_marked_cpu_ns = os::thread_cpu_ns();
+    begin_limiter_stop();
     count_stop(x_heap.handshake().stop(Handshake::Purpose::end));
     const std::uint64_t before = x_crew.coordinator().marked_bytes();
     const bool ended = end_marking();
     x_stopped_bytes += x_crew.coordinator().marked_bytes() - before;
     if (ended) return;
     x_heap.handshake().start();
+    end_limiter_stop(CpuLimiter::Marking::kOn);
     x_numbers.pauses.count(os::now_ns() - x_marked_ns);
   }
   x_marked_ns = os::now_ns();
@@ -385,15 +426,29 @@ void Cycle::start_sweeping() {
   x_phase.advance(Phase::kMarkTermination, Phase::kSweep);
   if (x_heap.settings().gcstoptheworld == 2) x_sweeper.finish();
   x_heap.handshake().start();
-  x_last_end_ns.store(os::now_ns(),
-                      std::memory_order_relaxed);  // whoever goes on may now take this CPU
-  x_heap.assists().forgive();                      // not in the stop: each is a system call
+  // Whoever goes on may now take this CPU.
+  x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);
+  end_limiter_stop(CpuLimiter::Marking::kOff);
+  x_heap.assists().forgive();  // not in the stop: each is a system call
 }
 
 // World stopped.
 void Cycle::end_pacing() {
   const Assists& assists = x_heap.assists();
-  x_record.worker_cpu_ns = x_marked_cpu_ns - x_armed_cpu_ns + x_crew.helpers_cpu_ns();
+  const std::uint64_t coordinator_ns = x_marked_cpu_ns - x_armed_cpu_ns;
+  const std::uint64_t helpers_ns = x_crew.helpers_cpu_ns();
+  // Beyond its share it was on a CPU that nobody else wanted.
+  std::uint64_t share_ns = coordinator_ns;
+  if (x_share < 1 && x_may_use_spare) {
+    share_ns = std::min(share_ns, static_cast<std::uint64_t>(
+                                      x_share * static_cast<double>(x_marked_ns - x_armed_ns)));
+  }
+  x_record.idle_cpu_ns = coordinator_ns - share_ns;
+  x_record.worker_cpu_ns = share_ns + helpers_ns;
+  (x_share < 1 ? x_numbers.fractional_cpu_ns : x_numbers.dedicated_cpu_ns)
+      .fetch_add(share_ns, std::memory_order_relaxed);
+  x_numbers.dedicated_cpu_ns.fetch_add(helpers_ns, std::memory_order_relaxed);
+  x_numbers.idle_cpu_ns.fetch_add(x_record.idle_cpu_ns, std::memory_order_relaxed);
   x_record.assist_cpu_ns = assists.cpu_ns() - x_assist_cpu_ns_before;
   CycleEnd end;
   end.now_ns = x_marked_ns;
@@ -405,9 +460,11 @@ void Cycle::end_pacing() {
   end.heap_work_bytes = assists.work_bytes() - x_reported_root_bytes;
   end.background_ns = x_record.worker_cpu_ns;
   end.assist_ns = x_record.assist_cpu_ns;
+  end.idle_ns = x_record.idle_cpu_ns;
   const Guard guard(x_pacer_lock);
-  const CycleOutcome outcome = x_pacer.end_cycle(end);
-  x_record.goal_bytes = outcome.goal_bytes;
+  x_record.outcome = x_pacer.end_cycle(end);
+  x_record.goal_bytes = x_record.outcome.goal_bytes;
+  x_record.heap_work_bytes = end.heap_work_bytes;
   x_numbers.heap_work_bytes.store(end.heap_work_bytes, std::memory_order_relaxed);
 }
 
@@ -454,17 +511,17 @@ void Cycle::close() {
   if (x_record.forced) x_numbers.forced.fetch_add(1, std::memory_order_relaxed);
   x_numbers.mark_ns_last.store(x_record.mark_clock_ns, std::memory_order_relaxed);
   x_numbers.mark_ns_total.fetch_add(x_record.mark_clock_ns, std::memory_order_relaxed);
-  x_numbers.cpu_ns_total.fetch_add(x_record.first_stop_cpu_ns + x_record.worker_cpu_ns +
-                                       x_record.assist_cpu_ns + x_record.last_stop_cpu_ns,
+  x_numbers.pause_cpu_ns.fetch_add(x_record.first_stop_cpu_ns + x_record.last_stop_cpu_ns,
                                    std::memory_order_relaxed);
-  if (x_heap.settings().gctrace == 0) return;
+  if (x_heap.settings().gctrace == 0 && x_heap.settings().gcpacertrace == 0) return;
 
   const std::uint64_t since_init_ns = end_ns - x_heap.begin_ns();
   x_record.start_ns = x_begin_ns - x_heap.begin_ns();
   x_record.gc_cpu_percent = static_cast<std::uint32_t>(
-      100 * x_numbers.cpu_ns_total.load(std::memory_order_relaxed) /
+      100 * (gc_cpu_ns() - x_numbers.idle_cpu_ns.load(std::memory_order_relaxed)) /
       std::max<std::uint64_t>(1, since_init_ns * x_record.processors_count));
-  print_trace(x_record);
+  if (x_heap.settings().gctrace != 0) print_trace(x_record);
+  if (x_heap.settings().gcpacertrace != 0) print_pacer_trace(x_record);
 }
 
 // ---- when
@@ -530,7 +587,42 @@ void Cycle::revise_assist_ratio() {
   Assists& assists = x_heap.assists();
   assists.set_ratio(x_pacer.assist_ratio(live, assists.work_bytes()));
   x_revised_live_bytes.store(live, std::memory_order_relaxed);
+  bool limits = false;
+  if (const std::uint64_t now = os::now_ns(); !x_limiter_stopped && x_limiter.update_due(now)) {
+    x_limiter.update(now, spent());
+    limits = note_limit();
+  }
   x_pacer_lock.unlock();
+  if (limits) assists.forgive();
+}
+
+// CPU time that the limiter has not been told yet. Its lock is held, as in the next three.
+CpuLimiter::Spent Cycle::spent() {
+  const std::uint64_t assists = x_heap.assists().cpu_ns();
+  return {.assist_ns = assists - std::exchange(x_limiter_assist_ns, assists), .idle_ns = 0};
+}
+
+// True when it has begun to limit.
+bool Cycle::note_limit() {
+  const bool limits = x_limiter.limiting();
+  if (limits) x_numbers.limited_cycle.store(x_record.number, std::memory_order_relaxed);
+  return !x_limits_cpu.exchange(limits, std::memory_order_relaxed) && limits;
+}
+
+void Cycle::begin_limiter_stop() {
+  const Guard guard(x_pacer_lock);
+  if (x_limiter_stopped) return;  // the stop is begun anew
+  const std::uint64_t now = os::now_ns();
+  x_limiter.set_cpus(x_record.processors_count, now, spent());
+  x_limiter.begin_stop(now, {});
+  x_limiter_stopped = true;
+}
+
+void Cycle::end_limiter_stop(CpuLimiter::Marking from_now_on) {
+  const Guard guard(x_pacer_lock);
+  x_limiter.end_stop(os::now_ns(), from_now_on);
+  x_limiter_stopped = false;
+  note_limit();
 }
 
 void Cycle::revise_assist_ratio(Mutator& mutator) {
@@ -550,7 +642,7 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
   // Inside gc::critical the world cannot be stopped; the next allocation outside sees to it.
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
   if (is_marking(x_heap.handshake().epoch())) return;  // it pays (assist.h)
-  if (reached(x_goal_bytes)) {
+  if (reached(x_goal_bytes) && mutator.never_assist == 0) {
     request_and_wait(mutator, Reason::kGoal);
   } else if (!is_running() && !x_is_asked.load(std::memory_order_relaxed)) {
     request_and_wait(mutator, Reason::kTrigger);
@@ -710,6 +802,7 @@ bool Cycle::sweep_in_background() {
   // So that neither a cycle nor a fork comes in between [fork.quiet]; both wait for a few spans at most.
   const Guard no_cycle(x_run);
   if (!x_sweeper.done()) {
+    const CountCpu count(x_numbers.sweep_cpu_ns);
     x_sweeper.sweep_for(PageCount{SIZE_MAX}, kSpansAtOnce);
     return true;
   }
@@ -792,6 +885,7 @@ void Cycle::shut_down(Mutator& mutator) {
 // Takes x_run as soon as the cycle or the few spans that it is held for are done: whoever asks for it again and again
 // (serve) lets those pass that wait here, since a lock goes to who is awake.
 void Cycle::lock_run() {
+  x_heap.packets().set_hurry(true);
   x_run_waiters.fetch_add(1, std::memory_order_relaxed);
   x_run.lock();
   // Release: nothing but the number. Wakes serve.
@@ -855,6 +949,7 @@ void Cycle::abandon_marking(Mutator* survivor) {
   x_heap.handshake().abandon_marking(survivor);
   x_phase.abandon();
   x_pacer.abandon_cycle();
+  x_limiter = CpuLimiter(os::cpu_count(), os::now_ns());
   x_armed.store(x_completed.load(std::memory_order_relaxed), std::memory_order_relaxed);
   x_started.store(x_completed.load(std::memory_order_relaxed), std::memory_order_relaxed);
   ::new (&x_run) Mutex(LockRank::kRun);  // whoever held it is gone
@@ -867,6 +962,12 @@ void Cycle::unlock_after_fork() {
   } else {
     x_run.unlock();
   }
+}
+
+std::uint64_t Cycle::gc_cpu_ns() const {
+  statistics numbers;
+  add_to(numbers);
+  return numbers.gc_cpu_ns_total;
 }
 
 void Cycle::add_to(statistics& out) const {
@@ -888,7 +989,17 @@ void Cycle::add_to(statistics& out) const {
   out.stop_ns_max = read(x_numbers.stop_ns_max);
   out.mark_ns_last = read(x_numbers.mark_ns_last);
   out.mark_ns_total = read(x_numbers.mark_ns_total);
-  out.gc_cpu_ns_total = read(x_numbers.cpu_ns_total);
+  out.dedicated_cpu_ns_total = read(x_numbers.dedicated_cpu_ns);
+  out.fractional_cpu_ns_total = read(x_numbers.fractional_cpu_ns);
+  out.idle_cpu_ns_total = read(x_numbers.idle_cpu_ns);
+  out.assist_cpu_ns_total = x_heap.assists().cpu_ns();
+  out.pause_cpu_ns_total = read(x_numbers.pause_cpu_ns);
+  out.sweep_cpu_ns_total = read(x_numbers.sweep_cpu_ns);
+  out.gc_cpu_ns_total = out.dedicated_cpu_ns_total + out.fractional_cpu_ns_total +
+                        out.idle_cpu_ns_total + out.assist_cpu_ns_total + out.pause_cpu_ns_total +
+                        out.sweep_cpu_ns_total;
+  out.limited_cycle_last = read(x_numbers.limited_cycle);
+  x_heap.assists().read_times(out.assists);
   out.marked_bytes_total = read(x_numbers.marked_bytes_total);
   out.stopped_marked_bytes_total = read(x_numbers.stopped_bytes_total);
   out.scavenge_background_cpu_ns_total = x_scavenger.background_ns();

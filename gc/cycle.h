@@ -52,6 +52,7 @@
 #include <tricolor/stats.h>
 
 #include "alloc/base/lock.h"
+#include "gc/cpu_limiter.h"
 #include "gc/mark_crew.h"
 #include "gc/mutator.h"
 #include "gc/pacer.h"
@@ -101,6 +102,11 @@ class Cycle {
   // mutator that runs; nobody waits for anything.
   void revise_assist_ratio();
   void revise_assist_ratio(Mutator& mutator);
+  bool at_goal() const { return reached(x_goal_bytes); }
+  // The collector has taken too much of the CPUs: nothing more is asked of the program for now.
+  bool limits_cpu() const { return x_limits_cpu.load(std::memory_order_relaxed); }
+  // That the process may use, in this cycle. The collector's side.
+  std::uint32_t cpus() const { return x_record.processors_count; }
   // Held by a thread that forks.
   Mutex& pacer_mutex() { return x_pacer_lock; }
 
@@ -165,6 +171,12 @@ class Cycle {
   bool end_marking();
   void start_sweeping();
   void end_pacing();
+  std::uint64_t gc_cpu_ns() const;
+  CpuLimiter::Spent spent();
+  void begin_limiter_stop();
+  void end_limiter_stop(CpuLimiter::Marking from_now_on);
+  bool note_limit();
+  void plan_workers();
   void close();
   void count_stop(std::uint64_t stop_ns);
   void count_pause(Histogram& which, std::uint64_t pause_ns);
@@ -204,7 +216,13 @@ class Cycle {
 
   // No stop waits for who holds it: a worker holds it while it works, a mutator in a critical section.
   mutable Mutex x_pacer_lock{LockRank::kPacer};
-  Pacer x_pacer;                                       // guarded by x_pacer_lock
+  Pacer x_pacer;  // guarded by x_pacer_lock, as are the next three
+  CpuLimiter x_limiter{1, 0};
+  bool x_limiter_stopped = false;         // between its begin_stop and end_stop
+  std::uint64_t x_limiter_assist_ns = 0;  // what it has been told
+  std::atomic<bool> x_limits_cpu{false};  // written under x_pacer_lock
+  double x_quota_cpus =
+      -1;  // CPU time for each time on the clock; 0: no quota; below: not read yet. The collector's own
   std::atomic<std::uint64_t> x_revised_live_bytes{0};  // when the assist ratio was worked out last
 
   // When the next cycle is due. Written under x_pacer_lock, read by every slow allocation.
@@ -216,6 +234,7 @@ class Cycle {
   bool x_beside_the_program = false;
   Why x_why = {};
   double x_share = 1;                 // of a CPU, for the coordinator
+  bool x_may_use_spare = false;       // and more when a CPU is spare
   std::uint64_t x_armed_cpu_ns = 0;   // of its thread, when the world runs again
   std::uint64_t x_marked_cpu_ns = 0;  // and at the request of the last stop
   std::uint64_t x_assist_cpu_ns_before = 0;
@@ -243,7 +262,8 @@ class Cycle {
         heap_work_bytes{0}, conservative_cells{0}, stack_bytes{0}, globals_bytes{0},
         pause_ns_last{0}, pause_ns_max{0}, pause_ns_total{0}, stop_ns_last{0}, stop_ns_max{0},
         mark_ns_last{0}, mark_ns_total{0}, marked_bytes_total{0}, stopped_bytes_total{0},
-        cpu_ns_total{0};
+        dedicated_cpu_ns{0}, fractional_cpu_ns{0}, idle_cpu_ns{0}, pause_cpu_ns{0}, sweep_cpu_ns{0},
+        limited_cycle{0};
     Histogram pauses, stops, first_pauses, last_pauses;
   } x_numbers;
 };

@@ -310,6 +310,7 @@ void Handshake::capture_all() {
     // Most of those that have stopped have returned their claims. The rest goes now: a cell that is not constructed must not look
     // allocated to whoever marks. (The owner does not touch them before the world runs.)
     if (m.open_count != 0 && returns) return_all(x_heap.allocator(), m);
+    m.claimed_when_armed = m.claimed_bytes;
     if (m.found == MutatorState::waiting || (m.found == MutatorState::stopped && !is_large(m)))
       m.capture.capture(m.frozen_top, m.stack.base, x_heap.address_range());
     settle(m);

@@ -84,6 +84,7 @@ bool Heap::create(const options& wanted) {
   x_settings.hard_limit_bytes = o.hard_limit_bytes;
   x_settings.min_heap_bytes = o.min_heap_bytes;
   x_settings.gctrace = o.gctrace;
+  x_settings.gcpacertrace = o.gcpacertrace;
   x_settings.scavtrace = o.scavtrace;
   x_settings.gcstoptheworld = o.gcstoptheworld;
   x_settings.gccheckmark = o.gccheckmark;
@@ -91,6 +92,7 @@ bool Heap::create(const options& wanted) {
   x_settings.stress = o.stress;
   x_settings.tinybuffers = o.tinybuffers;
   x_settings.workers = o.workers;
+  x_settings.idleworkers = o.idleworkers;
   x_settings.period_ns = static_cast<std::uint64_t>(o.period_ms) * 1'000'000;
   x_cgroup_limit_bytes = cgroup_limits().memory_bytes;
   if (o.gctrace != 0 && x_cgroup_limit_bytes != no_limit)
@@ -283,6 +285,14 @@ thread_scope::~thread_scope() {
         "it.");
   }
   mutator->heap.handshake().detach(*mutator);
+}
+
+never_assist::never_assist() { ++Heap::mutator().never_assist; }
+
+never_assist::~never_assist() {
+  // Not the one it began with when the thread has detached in between, and then there is nothing to undo.
+  Mutator* const mutator = impl::current_mutator();
+  if (mutator != nullptr && mutator->never_assist != 0) --mutator->never_assist;
 }
 
 critical::critical() : x_critical(&Heap::mutator()) {

@@ -28,13 +28,15 @@ struct Settings {
   std::atomic<std::uint64_t> min_heap_bytes{0};
   std::atomic<out_of_memory_callback> out_of_memory{nullptr};
   int gctrace = 0;
+  int gcpacertrace = 0;
   int scavtrace = 0;
   int gcstoptheworld = 0;
   int gccheckmark = 0;
   int checkslot = 1;
   int stress = 0;
   int tinybuffers = 0;
-  int workers = 0;  // 0: as many as CPUs
+  int workers = 0;  // 0: as many as the pacer says
+  int idleworkers = 2;
   std::uint64_t period_ns = 0;
 };
 

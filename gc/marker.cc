@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "alloc/base/fault.h"
 #include "alloc/base/os.h"
@@ -45,10 +46,11 @@ void Marker::begin(Markers markers) {
   x_cpu_ns = 0;
 }
 
-void Marker::begin_share(double cpus) {
+void Marker::begin_share(double cpus, SpareCpu spare) {
   x_share = cpus;
-  x_share_begin_ns = os::now_ns();
-  x_share_begin_cpu_ns = os::thread_cpu_ns();
+  x_spare = spare;
+  x_seen_ns = x_share_begin_ns = os::now_ns();
+  x_seen_cpu_ns = x_share_begin_cpu_ns = os::thread_cpu_ns();
 }
 
 // A reference from a managed word. It waits until its record has been fetched.
@@ -111,6 +113,8 @@ void Marker::finish() {
     const bool left = !follow();
     report_work();
     if (!x_queue.refill_or_end(left ? own_time_ns() : 0)) return;
+    x_seen_ns = os::now_ns();
+    x_seen_cpu_ns = os::thread_cpu_ns();
   }
 }
 
@@ -136,11 +140,14 @@ std::uint64_t Marker::assist(std::uint64_t work) {
   x_leave_at_bytes = work;
   x_look_at_bytes = std::min(kLookBytes, work);
   std::uint64_t done = 0;
+  std::uint64_t cpu_ns = os::thread_cpu_ns();
   while (done < work && x_queue.refill_to_assist()) {
     const bool left = !follow();
     report_work();
     // Before the cycle can end, whose numbers these are.
-    x_assists.count_marked(x_marked_objects, x_marked_bytes, x_conservative_cells);
+    const std::uint64_t now_cpu_ns = os::thread_cpu_ns();
+    x_assists.count_marked({x_marked_objects, x_marked_bytes, x_conservative_cells,
+                            now_cpu_ns - std::exchange(cpu_ns, now_cpu_ns)});
     x_marked_objects = x_marked_bytes = x_conservative_cells = 0;
     x_pool.end_assist();
     done = x_work_bytes;
@@ -182,11 +189,23 @@ bool Marker::follow() {
   return !left;
 }
 
-bool Marker::must_leave() const {
+bool Marker::must_leave() {
   if (x_is_assist) return x_work_bytes >= x_leave_at_bytes;
-  if (x_share >= 1 || x_pool.in_hurry() || x_assists.anybody_waits()) return false;
-  return fractional_must_leave(x_share, os::thread_cpu_ns() - x_share_begin_cpu_ns,
-                               os::now_ns() - x_share_begin_ns);
+  if (x_share >= 1) return false;
+  const std::uint64_t now_ns = os::now_ns();
+  const std::uint64_t cpu_ns = os::thread_cpu_ns();
+  // A CPU that is spare is all its own. (It has been away from it for as long as the one clock is behind the other.)
+  const bool had_cpu = now_ns - x_seen_ns <= 2 * (cpu_ns - x_seen_cpu_ns);
+  x_seen_ns = now_ns;
+  x_seen_cpu_ns = cpu_ns;
+  if (x_pool.in_hurry() || x_assists.anybody_waits()) {
+    // What it takes while somebody waits for it is not held against it.
+    x_share_begin_ns = now_ns;
+    x_share_begin_cpu_ns = cpu_ns;
+    return false;
+  }
+  if (x_spare == SpareCpu::yes && had_cpu && x_assists.has_spare_cpu()) return false;
+  return fractional_must_leave(x_share, cpu_ns - x_share_begin_cpu_ns, now_ns - x_share_begin_ns);
 }
 
 // When a coordinator that has left may go on.

@@ -37,8 +37,9 @@ class Marker {
   // Forgets the counts of the last cycle. `markers`: whether others may mark beside this one.
   void begin(Markers markers);
   // The coordinator: takes `cpus` of a CPU from now on, 1 at most, by the clock of the calling thread; what that is ahead of
-  // its share it waits for.
-  void begin_share(double cpus);
+  // its share it waits for. With SpareCpu::yes only as soon as others want the CPU.
+  enum class SpareCpu : std::uint8_t { no, yes };
+  void begin_share(double cpus, SpareCpu spare);
 
   // A word that may be anything (stack, register, global): what it refers to must be allocated. True if that has
   // turned grey (not if it was white and has no references: then it is black).
@@ -115,7 +116,7 @@ class Marker {
   [[gnu::cold]] void postpone(std::uintptr_t address);
   bool follow();
   bool look_around();
-  bool must_leave() const;
+  bool must_leave();
   bool give_all();
   void report_work();
   std::uint64_t own_time_ns() const;
@@ -137,6 +138,9 @@ class Marker {
   std::uint64_t x_look_at_bytes = kLookBytes;
   std::uint64_t x_leave_at_bytes = UINT64_MAX;  // of an assist
   bool x_is_assist = false;
+  SpareCpu x_spare = SpareCpu::no;
+  std::uint64_t x_seen_ns = 0;  // the clocks when it looked around last
+  std::uint64_t x_seen_cpu_ns = 0;
   double x_share = 1;  // of a CPU; its clocks when that began:
   std::uint64_t x_share_begin_ns = 0;
   std::uint64_t x_share_begin_cpu_ns = 0;

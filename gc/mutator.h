@@ -73,6 +73,7 @@ struct Mutator : LocalCache {
   // What it has paid for (gc/assist.h), of claimed_bytes, in the cycle that this is the number of. Owner only.
   std::uint32_t assist_cycle = 0;
   std::uint64_t paid_bytes = 0;
+  std::uint32_t never_assist = 0;  // gc::never_assist objects. Owner only
   std::uint32_t types_to_pin =
       0;                   // those from this kind on, when gc::critical ends; 0: none. Owner only
   bool asks_host = false;  // inside the host's out-of-memory callback. Owner only

@@ -117,6 +117,17 @@ MarkWorkers mark_workers(std::uint32_t cpus, CycleKind kind) {
   return workers;
 }
 
+MarkWorkers mark_workers_of_quota(double cpus, CycleKind kind) {
+  const auto whole = static_cast<std::uint32_t>(std::ceil(cpus));
+  MarkWorkers workers = mark_workers(whole, kind);
+  if (kind == CycleKind::kForced || kind == CycleKind::kStopped) return workers;
+  const double wanted = cpus * kCollectorShare;
+  workers.dedicated = static_cast<std::uint32_t>(wanted);
+  workers.fractional_cpus = wanted - workers.dedicated;
+  workers.fractional_share = workers.fractional_cpus / std::max<std::uint32_t>(whole, 1);
+  return workers;
+}
+
 bool fractional_may_start(double share, std::uint64_t marked_ns, std::uint64_t elapsed_ns) {
   return share > 0 && static_cast<double>(marked_ns) <= share * static_cast<double>(elapsed_ns);
 }

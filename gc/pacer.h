@@ -105,6 +105,10 @@ struct MarkWorkers {
 // (Go's gcControllerState.startCycle.) 0 CPUs are taken for 1.
 MarkWorkers mark_workers(std::uint32_t cpus, CycleKind kind);
 
+// The same where the process may use `cpus` CPUs' time by a quota, in parts of a CPU: a quarter of that, to the part. Who marks
+// for a forced cycle may use it up at once, on as many CPUs as it is worth.
+MarkWorkers mark_workers_of_quota(double cpus, CycleKind kind);
+
 // A fractional worker that has marked for `marked_ns` of the `elapsed_ns` since marking started: may it start, and does it
 // have to leave? In between it goes on if it runs, so that it does not start and leave all the time. `share` of one CPU, so
 // a single worker for all of them has fractional_cpus. (Go's findRunnableGCWorker and pollFractionalWorkerExit.)

@@ -1,5 +1,6 @@
 #include "gc/stats.h"
 
+#include <algorithm>
 #include <string_view>
 
 namespace tricolor::impl {
@@ -59,6 +60,42 @@ std::size_t format_trace(const CycleRecord& cycle, char* out, std::size_t n) noe
   line.count(cycle.processors_count).text(" P");
   if (cycle.forced) line.text(" (forced)");
   return line.size();
+}
+
+namespace {
+
+// Three decimals; whole numbers from 2^53 / 1000 on.
+void append_ratio(Line& line, double value) noexcept {
+  if (!(value < 9e12)) {
+    line.text("inf");
+  } else {
+    line.decimal(static_cast<std::uint64_t>(std::max(value, 0.0) * 1000), 3);
+  }
+}
+
+}  // namespace
+
+void print_pacer_trace(const CycleRecord& cycle) noexcept {
+  LineBuffer<kMaxTraceBytes> plan;
+  plan.text("pacer: assist ratio=");
+  append_ratio(plan, cycle.first_assist_ratio);
+  append_mb(plan.text(" (scan "), cycle.scannable_bytes).text(" MB in ");
+  append_mb(plan, cycle.heap_start_bytes).text("->");
+  append_mb(plan, cycle.first_goal_bytes).text(" MB) workers=");
+  append_ratio(plan.count(cycle.workers.dedicated).text("+"), cycle.workers.fractional_cpus);
+  log_line(plan.view());
+
+  LineBuffer<kMaxTraceBytes> end;
+  const auto percent = [](double share) { return static_cast<std::uint64_t>(100 * share); };
+  end.text("pacer: ").count(percent(cycle.outcome.collector_share)).text("% CPU (");
+  end.count(percent(kCollectorShare)).text(" exp.) for ").count(cycle.heap_work_bytes).text("+");
+  end.count(cycle.stacks_bytes).text("+").count(cycle.globals_bytes).text(" B work (");
+  end.count(cycle.outcome.expected_work_bytes).text(" B exp.) in ").count(cycle.heap_start_bytes);
+  end.text(" B -> ").count(cycle.heap_end_bytes).text(" B (goal ");
+  if (cycle.heap_end_bytes >= cycle.goal_bytes) end.text("+");
+  end.number(static_cast<std::int64_t>(cycle.heap_end_bytes - cycle.goal_bytes));
+  append_ratio(end.text(", cons/mark "), cycle.cons_mark_before);
+  log_line(end.text(")").view());
 }
 
 void print_trace(const CycleRecord& cycle) noexcept {

@@ -13,6 +13,7 @@
 #include <tricolor/stats.h>
 
 #include "alloc/base/log.h"
+#include "gc/pacer.h"
 
 namespace tricolor::impl {
 
@@ -39,6 +40,15 @@ struct CycleRecord {
   std::uint64_t goal_bytes = 0;         // the goal of this cycle, not of the next
   std::uint64_t stacks_bytes = 0;       // scanned
   std::uint64_t globals_bytes = 0;      // scanned
+
+  // What gcpacertrace says besides.
+  MarkWorkers workers;
+  double first_assist_ratio = 0;       // work for each byte when marking began
+  std::uint64_t first_goal_bytes = 0;  // the goal then
+  std::uint64_t scannable_bytes = 0;   // of the heap
+  CycleOutcome outcome;
+  std::uint64_t heap_work_bytes = 0;
+  double cons_mark_before = 0;
 
   std::uint32_t processors_count = 0;
   bool forced = false;  // somebody asked for it
@@ -74,5 +84,8 @@ std::size_t format_trace(const CycleRecord& cycle, char* out, std::size_t n) noe
 
 // The same on stderr.
 void print_trace(const CycleRecord& cycle) noexcept;
+
+// gcpacertrace: the plan of a cycle and its outcome, a line each, on stderr.
+void print_pacer_trace(const CycleRecord& cycle) noexcept;
 
 }  // namespace tricolor::impl

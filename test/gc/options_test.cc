@@ -65,10 +65,10 @@ TEST_CASE("an empty environment gives the defaults and says nothing") {
 
 TEST_CASE("every field of options has exactly one knob") {
   // Fails to compile when a field is added: then count it here and give it a row.
-  const auto [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = options{};
+  const auto [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, t] = options{};
   (void)a, (void)b, (void)c, (void)d, (void)e, (void)f, (void)g, (void)h, (void)i, (void)j, (void)k,
-      (void)l, (void)m, (void)n, (void)o, (void)p, (void)q;
-  REQUIRE(kKnobs.size() == 17);
+      (void)l, (void)m, (void)n, (void)o, (void)p, (void)q, (void)r, (void)t;
+  REQUIRE(kKnobs.size() == 19);
 
   for (const Knob& knob : kKnobs) {
     INFO(knob.name);
@@ -240,9 +240,9 @@ TEST_CASE("unknown names warn once for all of them in TRICOLOR_DEBUG and never i
   CHECK(result.chosen.gctrace == 1);
   REQUIRE(result.lines.size() == 1);
   CHECK(result.lines[0] ==
-        "tricolor: TRICOLOR_DEBUG knows gctrace scavtrace gcstoptheworld gccheckmark checkslot "
-        "clobberfree stress "
-        "tinybuffers workers period seed signal stopwarn; ignored: \"nonsense\" \"GCTRACE\" "
+        "tricolor: TRICOLOR_DEBUG knows gctrace gcpacertrace scavtrace gcstoptheworld gccheckmark "
+        "checkslot clobberfree stress tinybuffers workers idleworkers period seed signal stopwarn; "
+        "ignored: \"nonsense\" \"GCTRACE\" "
         "\"more\"");
 }
 

@@ -231,6 +231,18 @@ TEST_CASE("an idle program is not woken up on every CPU, a forced or stopped one
   }
 }
 
+TEST_CASE("of a CPU quota the workers take a quarter, to the part of a CPU") {
+  for (const double cpus : {0.1, 0.5, 1.5, 2.25, 4.0, 4.7, 63.9}) {
+    CAPTURE(cpus);
+    for (const CycleKind kind : {CycleKind::kHeap, CycleKind::kPeriodic}) {
+      const MarkWorkers workers = mark_workers_of_quota(cpus, kind);
+      CHECK(workers.dedicated + workers.fractional_cpus == Approx(cpus * kCollectorShare));
+      CHECK(workers.fractional_cpus < 1);
+    }
+    CHECK(mark_workers_of_quota(cpus, CycleKind::kForced).dedicated == std::ceil(cpus));
+  }
+}
+
 TEST_CASE("a fractional worker starts when it is behind its share and leaves a fifth ahead of it") {
   CHECK(fractional_may_start(0.25, 0, 0));
   CHECK(fractional_may_start(0.25, 250, 1000));

@@ -7,8 +7,8 @@
 //     }
 //   };
 //
-// trace() runs on library threads, at the same time as the program: it takes no lock and allocates nothing. Words given to
-// the tracer may be null, stale or no pointer at all.
+// trace() runs at the same time as the program, on library threads and inside the allocations of any thread (whatever locks that
+// one holds): it takes no lock and allocates nothing. Words given to the tracer may be null, stale or no pointer at all.
 //
 // The collector must see every reference end: as long as a cycle marks, what a gc::ptr held is shaded when another value is
 // stored to it or constructed over it. Where it is overwritten by something else, or trace() stops reporting it, say so before,

@@ -33,6 +33,7 @@ struct options {
 
   // Watching and debugging, named as in TRICOLOR_DEBUG; kKnobs says what each does.
   int gctrace = 0;
+  int gcpacertrace = 0;
   int scavtrace = 0;
   int gcstoptheworld = 0;
   int gccheckmark = 0;
@@ -41,6 +42,7 @@ struct options {
   int stress = 0;
   int tinybuffers = 0;
   int workers = 0;
+  int idleworkers = 2;
   int period_ms = 120'000;
   int seed = 0;
   int signal = 0;
@@ -123,6 +125,9 @@ inline constexpr std::array kKnobs = {
          "No cycle starts by itself while the heap is smaller than this."},
     Knob{"gctrace", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::gctrace, 0, 2, 0,
          "Print one line a cycle on stderr in Go's format; 2 is accepted as in Go."},
+    Knob{"gcpacertrace", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::gcpacertrace,
+         0, 1, 0,
+         "Print two lines a cycle on stderr: what the pacer has planned, and what came of it."},
     Knob{"scavtrace", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::scavtrace, 0, 1,
          0,
          "Print a line on stderr, in Go's format, of the memory given back to the system since the "
@@ -147,7 +152,14 @@ inline constexpr std::array kKnobs = {
          1, 0,
          "Make every buffer and packet as small as it can be, so that full ones are met often."},
     Knob{"workers", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::workers, 0, 64, 0,
-         "Threads that mark together; 0 takes as many as the process may use CPUs."},
+         "Threads that mark together, in every cycle; 0 takes a quarter of the CPUs that the "
+         "process may use, and all of "
+         "them when somebody waits."},
+    Knob{
+        "idleworkers", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::idleworkers, 0,
+        2, 0,
+        "Mark on CPUs that no thread of the program can use: 1 does, 0 does not, 2 does unless the "
+        "process has a CPU quota."},
     Knob{"period", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::period_ms, 1,
          kMaxInt, 0,
          "Milliseconds without a cycle after which one runs by itself, unless GOGC is off."},

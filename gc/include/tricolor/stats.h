@@ -118,9 +118,24 @@ struct statistics {
   std::uint64_t scavenge_background_cpu_ns_total = 0;
   std::uint64_t scavenge_assist_cpu_ns_total = 0;
 
-  // Processor time of all pauses, of every processor: marking and what they kept idle. Sweeping beside the program is not in
-  // it.
+  // Processor time of the collector, by the clocks of the threads that spent it; for pauses, the time of every processor that
+  // they kept from the program. gc_cpu_ns_total is the sum of the six.
   std::uint64_t gc_cpu_ns_total = 0;
+  std::uint64_t dedicated_cpu_ns_total = 0;   // workers that mark all the time
+  std::uint64_t fractional_cpu_ns_total = 0;  // the worker that marks for its share of a processor
+  std::uint64_t idle_cpu_ns_total =
+      0;  // marking on processors that no thread of the program could use
+  std::uint64_t assist_cpu_ns_total = 0;  // threads of the program that pay for what they allocate
+  std::uint64_t pause_cpu_ns_total = 0;
+  std::uint64_t sweep_cpu_ns_total =
+      0;  // on the collector's thread: sweeping, and what goes back to the system
+
+  // How long a thread of the program was kept at a time by what it allocated while a cycle marked: marking itself, or waiting
+  // until others had. Wall time.
+  histogram assists;
+
+  // The last cycle in which the collector was kept from taking more than half of the processors; 0: none.
+  std::uint64_t limited_cycle_last = 0;
 };
 
 // A snapshot; cheap (about 3 KB of counters are copied), stops nobody.

@@ -75,6 +75,17 @@ inline void safepoint() {
     detail::safepoint_slow(*cache);
 }
 
+// While the object exists, this thread does no marking for what it allocates, and does not wait for others to do it: for a thread
+// that must not be late. The mark workers and the other threads pay for it: who allocates a lot this way can take the heap past
+// its goal. Nests. Throws std::bad_alloc when the thread is not attached and memory for that is refused.
+class never_assist {
+ public:
+  never_assist();
+  ~never_assist();
+  never_assist(const never_assist&) = delete;
+  never_assist& operator=(const never_assist&) = delete;
+};
+
 // This thread is not stopped while the object exists: for a few instructions that must not be split. Short, and without
 // taking a lock that another thread may hold while it is stopped. Nests.
 class critical {

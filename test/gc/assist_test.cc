@@ -1,0 +1,356 @@
+// What an allocation pays while a cycle marks. A trace function that waits holds a mark in its middle, on the collector's
+// thread; what lies behind it is there for others to mark.
+#include "gc/assist.h"
+
+#include <tricolor/gc.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "alloc/base/fault.h"
+#include "gc/library_thread.h"
+#include "gc/mark_crew.h"
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+using tricolor::impl::Assists;
+using tricolor::impl::Fault;
+using tricolor::impl::Heap;
+
+namespace {
+
+std::atomic<bool> hold_next{false};
+std::atomic<bool> reached{false};
+std::atomic<bool> let_go{false};
+
+// The first one that is traced waits. 256 bytes of work.
+struct Part {
+  gc::ptr<Node> node;
+  std::array<char, 248> rest = {};
+  void trace(gc::tracer& t) const noexcept {
+    if (hold_next.exchange(false)) {
+      reached = true;
+      while (!let_go) std::this_thread::yield();
+    }
+    t(node);
+  }
+};
+static_assert(sizeof(Part) == 256);
+
+class HeldMark {
+ public:
+  explicit HeldMark(std::size_t parts) : x_parts(gc::make_array<gc::ptr<Part>>(parts)) {
+    for (std::size_t i = 0; i < parts; ++i) {
+      x_parts[i] = gc::make<Part>();
+      x_parts[i]->node = make_node(i);
+    }
+    reached = false;
+    let_go = false;
+    hold_next = true;
+    x_thread = start_thread([] { gc::collect(); });
+    while (!reached) gc::safepoint();
+  }
+  void end() {
+    let_go = true;
+    join(x_thread);
+  }
+  bool intact() const {
+    for (std::size_t i = 0; i < x_parts.size(); ++i) {
+      if (!tricolor::test::intact(x_parts[i]->node, i)) return false;
+    }
+    return true;
+  }
+
+ private:
+  gc::array<gc::ptr<Part>> x_parts;
+  std::thread x_thread;
+};
+
+void plant() {
+  const char* const wanted = std::getenv("TRICOLOR_TEST_FAULT");
+  const gc::thread_scope attach;
+  if (wanted == nullptr) return;
+  for (const auto& [name, fault] : {std::pair{"assist_keeps_work", Fault::assist_keeps_work},
+                                    std::pair{"assists_not_forgiven", Fault::assists_not_forgiven},
+                                    std::pair{"assists_pay_nothing", Fault::assists_pay_nothing}}) {
+    if (std::string(wanted) == name) tricolor::impl::planted_fault = fault;
+  }
+}
+
+Assists& assists() { return Heap::existing()->assists(); }
+
+// Waits for it, but no longer than half a minute.
+template <class Condition>
+bool comes_true(Condition condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    gc::blocking_call([] { std::this_thread::yield(); });
+  }
+  return true;
+}
+
+constexpr std::uint64_t kParts = 4'000;
+constexpr const char* kOneMarker = "workers=1,gccheckmark=1,clobberfree=1";
+
+// Allocates past any goal.
+class Allocating {
+ public:
+  enum class Pays { yes, never };
+  explicit Allocating(Pays pays)
+      : x_thread(start_thread([this, pays] {
+          std::optional<gc::never_assist> never;
+          if (pays == Pays::never) never.emplace();
+          for (int i = 0; i < 1'000; ++i) gc::make_array<char>(60'000);
+          done = true;
+        })) {}
+  Allocating(const Allocating&) = delete;
+  Allocating& operator=(const Allocating&) = delete;
+  ~Allocating() { join(x_thread); }
+  std::atomic<bool> done{false};
+
+ private:
+  std::thread x_thread;
+};
+
+}  // namespace
+
+TEST_CASE("child marks a part of what is held", "[.child]") {
+  plant();
+  HeldMark mark(kParts);
+  auto& heap = *Heap::existing();
+  auto& mutator = *tricolor::impl::current_mutator();
+  for (int i = 0; i < 3; ++i) {
+    const std::uint64_t before = assists().assist_work_bytes();
+    std::uint64_t done = 0;
+    heap.handshake().while_blocked(mutator, [&] {
+      const tricolor::impl::OwnThread own;
+      tricolor::impl::Marker* const marker = heap.cycle().crew().borrow();
+      done = marker->assist(100'000);
+      heap.cycle().crew().give_back(marker);
+    });
+    CHECK(done >= 100'000);
+    CHECK(done < 101'000);
+    CHECK(assists().assist_work_bytes() - before == done);
+  }
+  mark.end();
+  CHECK(mark.intact());
+}
+
+TEST_CASE("an assist does the work that it is asked for, and leaves the rest to others",
+          "[process]") {
+  const ProgramEnd end =
+      run_program("child marks a part of what is held", {{"TRICOLOR_DEBUG", kOneMarker}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("an assist that does not give back what it has found is caught", "[process]") {
+  const ProgramEnd end =
+      run_program("child marks a part of what is held",
+                  {{"TRICOLOR_DEBUG", kOneMarker}, {"TRICOLOR_TEST_FAULT", "assist_keeps_work"}});
+  INFO(end.output);
+  CHECK(end.exit_code != 0);
+  CHECK(has_line(end.output, "verify.no-hidden-white"));
+}
+
+TEST_CASE("child allocates while a mark is held", "[.child]") {
+  plant();
+  HeldMark mark(kParts);
+  gc::set_percent(100);
+  {
+    const Allocating thread(Allocating::Pays::yes);
+    // It marks all that is left, and then waits in line.
+    CHECK(comes_true([] { return assists().anybody_waits(); }));
+    CHECK(!thread.done);
+    CHECK(assists().assist_work_bytes() > kParts * sizeof(Part) * 9 / 10);
+    CHECK(assists().assist_work_bytes() <= kParts * (sizeof(Part) + sizeof(Node)));
+    mark.end();
+    const bool goes_on = comes_true([&] { return thread.done.load(); });
+    if (!goes_on) {
+      std::fputs("IN LINE FOR EVER\n", stderr);
+      std::_Exit(9);
+    }
+  }
+  CHECK(mark.intact());
+  CHECK(gc::stats().assists.total_count() > 0);
+  CHECK(gc::stats().assist_cpu_ns_total > 0);
+}
+
+TEST_CASE("who allocates past the goal marks what there is and waits, until marking ends",
+          "[process]") {
+  const ProgramEnd end =
+      run_program("child allocates while a mark is held", {{"TRICOLOR_DEBUG", kOneMarker}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("a thread that nobody lets go when marking ends is noticed", "[process]") {
+  const ProgramEnd end = run_program(
+      "child allocates while a mark is held",
+      {{"TRICOLOR_DEBUG", kOneMarker}, {"TRICOLOR_TEST_FAULT", "assists_not_forgiven"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 9);
+  CHECK(has_line(end.output, "IN LINE FOR EVER"));
+}
+
+TEST_CASE("debts that are paid with nothing are noticed", "[process]") {
+  const ProgramEnd end =
+      run_program("child allocates while a mark is held",
+                  {{"TRICOLOR_DEBUG", kOneMarker}, {"TRICOLOR_TEST_FAULT", "assists_pay_nothing"}});
+  INFO(end.output);
+  CHECK(end.exit_code != 0);
+}
+
+TEST_CASE("child never assists while a mark is held", "[.child]") {
+  HeldMark mark(kParts);
+  gc::set_percent(100);
+  {
+    const Allocating thread(Allocating::Pays::never);
+    CHECK(comes_true([&] { return thread.done.load(); }));
+    CHECK(assists().assist_work_bytes() == 0);
+  }
+  mark.end();
+}
+
+TEST_CASE("a thread inside gc::never_assist neither marks nor waits", "[process]") {
+  const ProgramEnd end =
+      run_program("child never assists while a mark is held", {{"TRICOLOR_DEBUG", kOneMarker}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+// ------------------------------------------------------------------------------------- a real program
+
+namespace {
+
+constexpr std::size_t kLive = 1 << 20;  // nodes of 32 bytes
+
+// Replaces nodes of a table of kLive.
+void replace(gc::array<gc::ptr<Node>>& table, std::uint64_t times, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  for (std::uint64_t i = 0; i < times; ++i) table[random() % table.size()] = make_node(i);
+}
+
+}  // namespace
+
+TEST_CASE("child lives on 40 MB", "[.child]") {
+  gc::array<gc::ptr<Node>> table = gc::make_array<gc::ptr<Node>>(kLive);
+  for (std::size_t i = 0; i < kLive; ++i) table[i] = make_node(i);
+  const char* const threads = std::getenv("TRICOLOR_TEST_THREADS");
+  std::vector<std::thread> others;
+  for (int t = 1; t < (threads != nullptr ? std::atoi(threads) : 1); ++t) {
+    others.push_back(start_thread([&table, t] {
+      gc::array<gc::ptr<Node>> mine = table;
+      while (gc::stats().cycles_total < 60) replace(mine, 1'000, static_cast<std::uint64_t>(t));
+    }));
+  }
+  while (gc::stats().cycles_total < 60) replace(table, 1'000, 0);
+  for (std::thread& other : others) join(other);
+}
+
+namespace {
+
+struct PacedCycle {
+  std::uint64_t end_bytes;
+  std::int64_t beyond_goal_bytes;
+  std::uint64_t cpu_percent;
+};
+
+// From the lines `pacer: N% CPU (...) ... B -> N B (goal +N, ...)`.
+std::vector<PacedCycle> paced_cycles(const std::string& output) {
+  std::vector<PacedCycle> cycles;
+  std::istringstream lines(output);
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t arrow = line.find(" B -> ");
+    const std::size_t goal = line.find("(goal ");
+    if (!line.starts_with("pacer: ") || arrow == std::string::npos || goal == std::string::npos)
+      continue;
+    cycles.push_back({std::stoull(line.substr(arrow + 6)), std::stoll(line.substr(goal + 6)),
+                      std::stoull(line.substr(7))});
+  }
+  return cycles;
+}
+
+template <class T>
+T median(std::vector<T> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+}  // namespace
+
+TEST_CASE(
+    "a program that goes on as it is ends its cycles at the goal, with a quarter of the CPUs or "
+    "less",
+    "[process]") {
+  const ProgramEnd end =
+      run_program("child lives on 40 MB", {{"TRICOLOR_DEBUG", "gcpacertrace=1,idleworkers=0"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+  const std::vector<PacedCycle> cycles = paced_cycles(end.output);
+  REQUIRE(cycles.size() >= 50);
+  std::vector<double> reached_goal;
+  std::vector<std::uint64_t> cpu_percent;
+  for (std::size_t i = 25; i < cycles.size(); ++i) {
+    const auto bytes = static_cast<double>(cycles[i].end_bytes);
+    reached_goal.push_back(bytes / (bytes - static_cast<double>(cycles[i].beyond_goal_bytes)));
+    cpu_percent.push_back(cycles[i].cpu_percent);
+  }
+  CHECK(median(reached_goal) > 0.95);
+  CHECK(median(reached_goal) < 1.05);
+  // Other processes may keep it from its share, not give it more.
+  CHECK(median(cpu_percent) > 0);
+  CHECK(median(cpu_percent) <= 32);
+}
+
+TEST_CASE("however many threads allocate, the heap stays within 3 percent of its goal",
+          "[process]") {
+  const ProgramEnd end = run_program("child lives on 40 MB", {{"TRICOLOR_DEBUG", "gcpacertrace=1"},
+                                                              {"TRICOLOR_TEST_THREADS", "8"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+  const std::vector<PacedCycle> cycles = paced_cycles(end.output);
+  REQUIRE(cycles.size() >= 50);
+  double worst = 0;
+  for (std::size_t i = 5; i < cycles.size(); ++i) {
+    const auto bytes = static_cast<double>(cycles[i].end_bytes);
+    worst = std::max(worst, bytes / (bytes - static_cast<double>(cycles[i].beyond_goal_bytes)));
+  }
+  CHECK(worst <= 1.03);
+}
+
+TEST_CASE("child counts the collector's CPU time", "[.child]") {
+  gc::array<gc::ptr<Node>> table = gc::make_array<gc::ptr<Node>>(kLive);
+  for (std::size_t i = 0; i < kLive; ++i) table[i] = make_node(i);
+  gc::collect();
+  namespace os = tricolor::impl::os;
+  const auto before = gc::stats();
+  const std::uint64_t process_before = os::process_cpu_ns() - os::thread_cpu_ns();
+  for (int i = 0; i < 20; ++i) gc::collect();
+  const std::uint64_t process = os::process_cpu_ns() - os::thread_cpu_ns() - process_before;
+  const auto after = gc::stats();
+  const auto spent = static_cast<double>(after.gc_cpu_ns_total - after.pause_cpu_ns_total -
+                                         (before.gc_cpu_ns_total - before.pause_cpu_ns_total));
+  CHECK(spent / static_cast<double>(process) > 0.95);
+  CHECK(spent / static_cast<double>(process) < 1.05);
+  CHECK(after.gc_cpu_ns_total == after.dedicated_cpu_ns_total + after.fractional_cpu_ns_total +
+                                     after.idle_cpu_ns_total + after.assist_cpu_ns_total +
+                                     after.pause_cpu_ns_total + after.sweep_cpu_ns_total);
+}
+
+TEST_CASE("the collector's CPU time is what the system says", "[process]") {
+  const ProgramEnd end = run_program("child counts the collector's CPU time");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
