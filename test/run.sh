@@ -38,7 +38,7 @@ check() {  # NAME COMMAND...: one test that is a command
 # Configures where that has not been done, and builds.
 build() {  # FOLDER OPTIONS...
   [ -f "$1/build.ninja" ] ||
-    meson setup "$1" --werror -Dtests=enabled "${@:2}" || return 1
+    meson setup "$1" -Dtests=enabled "${@:2}" || return 1
   ninja -C "$1" ${JOBS:+-j "$JOBS"}
 }
 
@@ -94,22 +94,23 @@ if [ "$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -gt 28 ] && seta
   wrapper=(--wrapper 'setarch -R')
 fi
 
-# Optimised a little: what -O0 saves in compiling it costs several times in running.
+# Optimised a little: what -O0 saves in compiling it costs several times in running. Warnings are no errors there: with sanitizers
+# GCC 12 makes some up (in std::regex, in a string's operator+), as its manual says.
 sanitized=(-Doptimization=1 -Ddebug=true -Ddefault_library=static -Dbenchmarks=disabled)
-configuration debug 'unit collector processes knobs model house compile_fail' --buildtype=debug -Dbenchmarks=disabled
-configuration release-test 'unit collector processes install bench' --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
+configuration debug 'unit collector processes knobs model house compile_fail' --werror --buildtype=debug -Dbenchmarks=disabled
+configuration release-test 'unit collector processes install bench' --werror --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
 configuration asan 'unit collector' -Db_sanitize=address,undefined "${sanitized[@]}"
 configuration tsan 'unit collector' -Db_sanitize=thread "${sanitized[@]}"
 
 if [ "$what" = all ]; then
-  CXX=clang++ configuration clang unit --buildtype=debugoptimized -Dbenchmarks=enabled
+  CXX=clang++ configuration clang unit --werror --buildtype=debugoptimized -Dbenchmarks=enabled
   mapfile -t sources < <(find alloc barrier roots gc examples bench test -name '*.cc' -o -name '*.h')
   check clang-format clang-format --dry-run -Werror "${sources[@]}"
   check clang-tidy run-clang-tidy -quiet -p build/clang -j "${JOBS:-$(nproc)}" "$PWD/(alloc|barrier|roots|gc)/"
   check cppcheck cppcheck --std=c++20 --enable=warning,performance,portability --inline-suppr -q -j "${JOBS:-$(nproc)}" \
     --suppressions-list=test/cppcheck.txt --error-exitcode=1 \
     -I. -Ialloc/include -Ibarrier/include -Iroots/include -Igc/include alloc barrier roots gc examples
-  configuration aarch64 unit --cross-file test/cross/aarch64.ini "${sanitized[@]}"
+  configuration aarch64 unit --werror --cross-file test/cross/aarch64.ini "${sanitized[@]}"
   run_suites debug 'knobs-alone'
   run_suites release-test 'events stress heavy'
   run_suites asan processes "${wrapper[@]}"
