@@ -161,10 +161,10 @@ char* take_large(Heap& heap, Mutator& mutator, Kind& kind, const detail::cell_re
 // Outside of any critical section: the thread can be stopped at any point of it, and the object is unready till its end.
 void make_ready(Heap& heap, char* object, std::size_t bytes) {
   std::memset(object, 0, bytes);
+  PageRecord* const record = heap.allocator().map.record_of(page_of(object));
+  if (record == nullptr) __builtin_unreachable();  // of what has just been allocated; GCC 12 warns
   // Release: the object is zero. Pairs with Marker::scan_cell (acquire).
-  heap.allocator()
-      .map.record_of(page_of(object))
-      ->state.store(PageState::in_use, std::memory_order_release);
+  record->state.store(PageState::in_use, std::memory_order_release);
 }
 
 // stress=n: a complete collection at every n-th allocation of the thread. Claims are n cells at most, so that one comes by
