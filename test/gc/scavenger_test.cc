@@ -209,14 +209,14 @@ TEST_CASE("what the heap needs up to its next goal stays: a steady heap gives no
     for (int i = 0; i < 2'000'000; ++i) make_node(1);
   });
   const auto before = gc::stats();
-  for (int round = 0; round < 10; ++round) {
+  // A slow mark (with sanitizers) moves its goal out: fewer cycles for the same bytes.
+  for (int round = 0; round < 10 || gc::stats().cycles_total < before.cycles_total + 5; ++round) {
     on_thread([] {
       for (int i = 0; i < 500'000; ++i) make_node(1);
     });
     pause_ms(5);
   }
   const auto after = gc::stats();
-  CHECK(after.cycles_total >= before.cycles_total + 5);
   CHECK(after.released_bytes_total - before.released_bytes_total <= 16 * kMiB);
   gc::set_percent(percent);
   kept = nullptr;
