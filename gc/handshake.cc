@@ -579,9 +579,13 @@ void Handshake::stay_stopped(Mutator& mutator, const void* top) {
     const std::uint32_t word = x_stop_word.load(std::memory_order_seq_cst);
     const std::uint32_t step = word & kStepMask;
     if (step == kRun) {
-      has_stopped = false;
       mutator.state->store(MutatorState::running, std::memory_order_seq_cst);  // S1
       if (world_runs()) return;                                                // L1
+      if (has_stopped) {
+        // The next stop may have taken it for stopped before S1: what it has claimed is the stopper's already.
+        mutator.state->store(MutatorState::stopped, std::memory_order_seq_cst);
+        announce();
+      }
       continue;
     }
     if (!has_stopped) {
