@@ -17,7 +17,8 @@
      No thread runs program code between "all have stopped" and the start, nor between the first capture and the start
        [handshake.one-instant] (in `program_step`).
      A thread that runs program code has the global epoch, and is armed if that is odd (in `program_step`).
-     No frame is read while its owner runs, or by two at a time (in `program_step`, `read_frame`).
+     No frame is read while its owner runs, or by two at a time (in `program_step`, `read_frame`). No claims are returned by two
+       at a time, or while their owner runs (in `walk_claims`, `program_step`).
      No thread has claims at the end of an arming stop, or something in its log at the end of the other [handshake.idle].
      After the arming stop and its visits every thread has been read in this epoch (at the end of the visits).
      No deadlock (invalid end states: a run that ends, ends with the collector done).
@@ -27,6 +28,7 @@
      CAPTURE_EARLY    the stopper captures each thread as it stops
      IDLE_WITH_NEWS   a thread that enters blocking_call says that it is idle, whatever it has
      TRUST_STOPPED    the stopper takes it that whoever has stopped has returned its claims
+     RETURN_AGAIN     a thread that meets the next stop on its way out of one returns its claims, which are the stopper's already
      NO_EPOCH_TEST    a thread that leaves blocking_call does not compare its epoch
      NO_TURN          it does, but does not take `turn`
      PARITY           epochs are compared by parity: a thread that was blocked from one arming to the next is left out
@@ -66,6 +68,7 @@ byte found[2];            /* the stopper's */
 bit all_stopped;          /* from the moment the stopper knows it to the start */
 bit any_captured;
 bit reads[2];             /* somebody reads the thread's frames */
+bit walks[2];             /* somebody returns the thread's claims */
 byte read_in[2];          /* the epoch in which they were last read */
 
 #ifdef PARITY
@@ -84,24 +87,35 @@ inline capture(m) {
   read_frame(m, epoch + 1)
 }
 
+inline walk_claims(m) {
+  d_step { assert(!walks[m]); walks[m] = 1 };
+  d_step { walks[m] = 0; claims[m] = 0 }
+}
+
 inline program_step() {
-  assert(!all_stopped && !any_captured && !reads[me]);
+  assert(!all_stopped && !any_captured && !reads[me] && !walks[me]);
   assert(own_epoch[me] == epoch && armed[me] == epoch % 2)
 }
 
 /* In the handler, or where a unit ends: until the world runs. It sleeps while the stop word asks nothing new of it. */
 inline stay_stopped() {
+  has_stopped = 0;
   do
   :: stop_word == RUN ->
      state[me] = RUNNING;                                      /* S1 */
      if
      :: stop_word == RUN -> break                              /* L1 */
-     :: stop_word != RUN
+#ifdef RETURN_AGAIN
+     :: stop_word != RUN -> has_stopped = 0
+#else
+     :: stop_word != RUN -> if :: has_stopped -> state[me] = STOPPED :: else fi
+#endif
      fi
-  :: stop_word == ARM && state[me] == RUNNING ->
-     claims[me] = 0;
+  :: stop_word == ARM && !has_stopped ->
+     has_stopped = 1;
+     walk_claims(me);
      state[me] = STOPPED
-  :: stop_word == END && state[me] == RUNNING -> state[me] = STOPPED
+  :: stop_word == END && !has_stopped -> has_stopped = 1; state[me] = STOPPED
   :: stop_word == CAPTURE && is_large(me) && !captured[me] ->
      assert(all_stopped);
      capture(me);
@@ -146,6 +160,7 @@ inline leave_blocked() {
 
 proctype Mutator(bit me) {
   byte away;
+  bit has_stopped;
 
 end:
   do
@@ -216,7 +231,10 @@ inline return_claims(m) {
 #else
   :: found[m] != IDLE ->
 #endif
-     claims[m] = 0;
+     if
+     :: claims[m] -> walk_claims(m)
+     :: else
+     fi;
      log[m] = 0;                                               /* of an older cycle */
      settle(m)
   fi
