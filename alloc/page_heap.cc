@@ -25,7 +25,8 @@ constexpr std::size_t kFirstTableEntries = 256;
 
 // Counters have one writer at a time, under the lock; their readers want a number, not an order.
 void add(std::atomic<std::size_t>& counter, std::size_t delta) {
-  counter.store(counter.load(std::memory_order_relaxed) + delta, std::memory_order_relaxed);
+  // Release: the counters that were changed before. Pairs with PageHeap::mapped_bytes (acquire).
+  counter.store(counter.load(std::memory_order_relaxed) + delta, std::memory_order_release);
 }
 void subtract(std::atomic<std::size_t>& counter, std::size_t delta) { add(counter, 0 - delta); }
 
@@ -574,7 +575,9 @@ std::optional<PageHeap::Slice> PageHeap::detach_dirty(std::size_t pages) {
     }
     if (end == 0) continue;
     const Slice slice = {&arena, std::max(begin, end - std::min(end, most)), end};
-    subtract(x_ready_pages, mark_in_use(slice));
+    const std::size_t dirty = mark_in_use(slice);
+    add(x_leaving_pages, dirty);
+    subtract(x_ready_pages, dirty);
     return slice;
   }
   return std::nullopt;
@@ -594,6 +597,7 @@ std::size_t PageHeap::attach(Slice slice, bool discarded) {
   } else {
     add(x_ready_pages, dirty);
   }
+  subtract(x_leaving_pages, dirty);
   mark_free(slice);
   return discarded ? dirty : 0;
 }
@@ -666,6 +670,16 @@ std::size_t PageHeap::in_use_bytes() const {
 
 std::size_t PageHeap::ready_bytes() const {
   return PageCount{x_ready_pages.load(std::memory_order_relaxed)}.bytes();
+}
+
+// Pages that go from one number to the other meanwhile would be missed, or counted twice. Acquire, both: in this order.
+std::size_t PageHeap::mapped_bytes() const {
+  for (;;) {
+    const std::size_t leaving = x_leaving_pages.load(std::memory_order_acquire);
+    const std::size_t ready = x_ready_pages.load(std::memory_order_acquire);
+    if (x_leaving_pages.load(std::memory_order_relaxed) == leaving)
+      return PageCount{ready + leaving}.bytes();
+  }
 }
 
 std::size_t PageHeap::reserved_bytes() const {

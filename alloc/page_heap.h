@@ -28,7 +28,8 @@
 // Invariant [pageheap.summary]: `start` and `end` of a chunk are exact; `longest`, an arena's
 //   longest run and the hints where to begin a search are bounds that never hide a free run.
 // Invariant [pageheap.ready]: ready_bytes() counts the dirty pages, and those alone. Pages on their
-//   way back to the kernel are no longer counted.
+//   way back to the kernel are no longer counted, so that who takes pages at the limit need not wait for them; until the
+//   kernel has them mapped_bytes() still does.
 // Invariant [pageheap.limit]: take() does not let ready_bytes() pass the hard limit.
 //
 // Thread-safe; one lock (LockRank::kPageHeap). Never throws: null means that the kernel or the hard
@@ -82,6 +83,7 @@ class PageHeap {
   // allocate.
   std::size_t in_use_bytes() const;
   std::size_t ready_bytes() const;     // in use + free with memory behind it
+  std::size_t mapped_bytes() const;    // the same, and what the kernel is just taking back
   std::size_t reserved_bytes() const;  // address space of all arenas
   std::size_t prepared_bytes() const;  // of it, accessible
   std::size_t released_bytes() const;  // ever given back to the system
@@ -164,9 +166,10 @@ class PageHeap {
   std::array<std::uint32_t, kHints> x_hints = {};  // [k]: no arena before it has a run of 2^k pages
   std::size_t x_free_dirty = 0;                    // sum over the table
 
-  // Written under x_lock, read by anyone: plain counters and bounds, all relaxed.
+  // Written under x_lock, read by anyone: plain counters and bounds, read relaxed but by mapped_bytes().
   std::atomic<std::size_t> x_in_use_pages{0};
   std::atomic<std::size_t> x_ready_pages{0};
+  std::atomic<std::size_t> x_leaving_pages{0};  // detached, and not discarded yet
   std::atomic<std::size_t> x_released_pages{0};
   std::atomic<std::size_t> x_record_pages{0};  // whose records have been touched
   std::atomic<std::size_t> x_reserved_pages{0};

@@ -151,7 +151,7 @@ statistics Heap::stats() const {
   out.heap_live_bytes = allocated > freed ? allocated - freed : 0;
   out.allocated_bytes_total = allocated;
   out.freed_bytes_total = freed;
-  const std::uint64_t ready = pages.ready_bytes();
+  const std::uint64_t ready = pages.mapped_bytes();
   const std::uint64_t in_use = pages.in_use_bytes();
   // Read one after another while others sweep and allocate: the outer number bounds the inner one, so that they add up.
   const std::uint64_t spans = in_use < ready ? in_use : ready;

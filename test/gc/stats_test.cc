@@ -428,7 +428,7 @@ TEST_CASE("child compares its numbers with the system's", "[.child]") {
     CHECK(now.heap_mapped_bytes ==
           now.heap_live_bytes + now.heap_unused_bytes + now.heap_free_bytes);
     CHECK(now.metadata_bytes == now.page_record_bytes + now.structure_bytes);
-    CHECK(now.mapped_bytes + 4 * kMiB >= resident);  // up to 3 MiB are not accounted for yet
+    CHECK(now.mapped_bytes + kMiB >= resident);
     CHECK(now.mapped_bytes <= resident + resident / 50 + kMiB);
   };
   make_node(1);
