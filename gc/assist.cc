@@ -14,12 +14,21 @@ namespace tricolor::impl {
 
 // ---- who allocates
 
-void Assists::pay_while_marking(Mutator& mutator, std::uint64_t bytes) {
+// In each cycle anew.
+void Assists::begin_account(Mutator& mutator) {
   const std::uint32_t cycle = x_cycle.load(std::memory_order_relaxed);
-  if (mutator.assist_cycle != cycle) {
-    mutator.assist_cycle = cycle;
-    mutator.paid_bytes = mutator.claimed_when_armed;
-  }
+  if (mutator.assist_cycle == cycle) return;
+  mutator.assist_cycle = cycle;
+  mutator.paid_bytes = mutator.claimed_when_armed;
+}
+
+void Assists::owe_while_marking(Mutator& mutator, std::uint64_t bytes) {
+  begin_account(mutator);
+  mutator.paid_bytes -= bytes;
+}
+
+void Assists::pay_while_marking(Mutator& mutator, std::uint64_t bytes) {
+  begin_account(mutator);
   if (mutator.never_assist != 0 || x_heap.cycle().limits_cpu()) {
     mutator.paid_bytes = mutator.claimed_bytes;  // forgiven
     return;

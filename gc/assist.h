@@ -66,6 +66,10 @@ class Assists {
     if (!x_marks.load(std::memory_order_relaxed)) return;
     pay_while_marking(mutator, bytes);
   }
+  // It holds so much more outside of the heap (gc::external_memory): that costs as if it had been allocated. Pays later.
+  void owe(Mutator& mutator, std::uint64_t bytes) {
+    if (x_marks.load(std::memory_order_relaxed)) owe_while_marking(mutator, bytes);
+  }
 
   // ---- the cycle's side
 
@@ -124,6 +128,8 @@ class Assists {
         kWaits};  // written under x_lock by who takes it out of the line
   };
 
+  void begin_account(Mutator& mutator);
+  void owe_while_marking(Mutator& mutator, std::uint64_t bytes);
   [[gnu::noinline]] void pay_while_marking(Mutator& mutator, std::uint64_t bytes);
   void pay_waiting(Mutator& mutator, std::int64_t owed_bytes);
   std::int64_t take_credit(std::int64_t work);

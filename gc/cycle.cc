@@ -569,6 +569,11 @@ void Cycle::publish_goal() {
 }
 
 void Cycle::settings_changed() {
+  follow_change();
+  wake_thread();  // the timer may be due
+}
+
+void Cycle::follow_change() {
   const auto change = [this] {
     commit(x_phase.now() == Phase::kSweep ? SweepState::kUnfinished : SweepState::kDone);
   };
@@ -578,7 +583,6 @@ void Cycle::settings_changed() {
   } else {
     change();
   }
-  wake_thread();  // the timer may be due
 }
 
 void Cycle::revise_assist_ratio() {

@@ -97,6 +97,8 @@ class Cycle {
 
   // After a change of the settings.
   void settings_changed();
+  // The goal is made of the least memory that has been held outside since the last cycle (pacer.h).
+  void less_held_outside() { follow_change(); }
 
   // While a cycle marks: the assist ratio follows what has been marked and allocated. By a worker while it works, or by a
   // mutator that runs; nobody waits for anything.
@@ -152,6 +154,7 @@ class Cycle {
   };
 
   void commit(SweepState sweep);
+  void follow_change();
   void publish_goal();
   void run(Why why);
   void finish_previous_sweep();

@@ -256,13 +256,14 @@ void external_memory(std::int64_t bytes) noexcept {
     return;
   }
   mutator->external_bytes += bytes;
+  if (bytes > 0) heap->assists().owe(*mutator, static_cast<std::uint64_t>(bytes));
   if (mutator->external_bytes < kOwnBytes && mutator->external_bytes > -kOwnBytes) return;
   total.fetch_add(std::exchange(mutator->external_bytes, 0), std::memory_order_relaxed);
   if (bytes > 0) {
     heap->cycle().collect_if_due(*mutator);
+    heap->assists().pay(*mutator, 0);
   } else {
-    heap->cycle()
-        .settings_changed();  // the goal is made of the least there has been since the last cycle
+    heap->cycle().less_held_outside();
   }
 }
 

@@ -103,15 +103,22 @@ bool comes_true(Condition condition) {
 constexpr std::uint64_t kParts = 4'000;
 constexpr const char* kOneMarker = "workers=1,gccheckmark=1,clobberfree=1";
 
-// Allocates past any goal.
+// Allocates past any goal, or says that it holds as much outside.
 class Allocating {
  public:
-  enum class Pays { yes, never };
-  explicit Allocating(Pays pays)
-      : x_thread(start_thread([this, pays] {
+  enum class How : std::uint8_t { kPaying, kNeverPaying, kOutside };
+  explicit Allocating(How how)
+      : x_thread(start_thread([this, how] {
+          const gc::thread_scope attach;
           std::optional<gc::never_assist> never;
-          if (pays == Pays::never) never.emplace();
-          for (int i = 0; i < 1'000; ++i) gc::make_array<char>(60'000);
+          if (how == How::kNeverPaying) never.emplace();
+          for (int i = 0; i < 1'000; ++i) {
+            if (how == How::kOutside) {
+              gc::external_memory(60'000);
+            } else {
+              gc::make_array<char>(60'000);
+            }
+          }
           done = true;
         })) {}
   Allocating(const Allocating&) = delete;
@@ -164,12 +171,14 @@ TEST_CASE("an assist that does not give back what it has found is caught", "[pro
   CHECK(has_line(end.output, "verify.no-hidden-white"));
 }
 
-TEST_CASE("child allocates while a mark is held", "[.child]") {
+namespace {
+
+void allocate_while_a_mark_is_held(Allocating::How how) {
   plant();
   HeldMark mark(kParts);
   gc::set_percent(100);
   {
-    const Allocating thread(Allocating::Pays::yes);
+    const Allocating thread(how);
     // It marks all that is left, and then waits in line.
     CHECK(comes_true([] { return assists().anybody_waits(); }));
     CHECK(!thread.done);
@@ -187,10 +196,27 @@ TEST_CASE("child allocates while a mark is held", "[.child]") {
   CHECK(gc::stats().assist_cpu_ns_total > 0);
 }
 
+}  // namespace
+
+TEST_CASE("child allocates while a mark is held", "[.child]") {
+  allocate_while_a_mark_is_held(Allocating::How::kPaying);
+}
+
+TEST_CASE("child holds memory outside while a mark is held", "[.child]") {
+  allocate_while_a_mark_is_held(Allocating::How::kOutside);
+}
+
 TEST_CASE("who allocates past the goal marks what there is and waits, until marking ends",
           "[process]") {
   const ProgramEnd end =
       run_program("child allocates while a mark is held", {{"TRICOLOR_DEBUG", kOneMarker}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("memory held outside is paid for like what is allocated", "[process]") {
+  const ProgramEnd end = run_program("child holds memory outside while a mark is held",
+                                     {{"TRICOLOR_DEBUG", kOneMarker}});
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
@@ -216,7 +242,7 @@ TEST_CASE("child never assists while a mark is held", "[.child]") {
   HeldMark mark(kParts);
   gc::set_percent(100);
   {
-    const Allocating thread(Allocating::Pays::never);
+    const Allocating thread(Allocating::How::kNeverPaying);
     CHECK(comes_true([&] { return thread.done.load(); }));
     CHECK(assists().assist_work_bytes() == 0);
   }
