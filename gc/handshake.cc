@@ -1,7 +1,9 @@
 #include "gc/handshake.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
+#include <cstring>
 #include <new>
 
 #include "alloc/base/check.h"
@@ -30,6 +32,13 @@ constexpr int kTurnsBeforeSleep = 200;
 constexpr int kLooksATurn = 32;
 // A stack of which more is used is captured by its owner: to wake it costs less than what two can do side by side gains.
 constexpr std::ptrdiff_t kLargeStackBytes = 64 << 10;
+
+// Words that a capture has room for with tinybuffers=1, and no more ever.
+constexpr std::size_t kTinyCapture = 4;
+
+std::size_t buffer_bytes(const StackCapture& capture) {
+  return std::max(capture.capacity(), StackCapture::kCapacity) * sizeof(std::uintptr_t);
+}
 
 bool is_large(const Mutator& mutator) {
   return mutator.stack.base - static_cast<const char*>(mutator.frozen_top) > kLargeStackBytes;
@@ -118,9 +127,9 @@ Mutator* Handshake::attach() {
   Mutator* mutator = nullptr;
   if (memory != nullptr && words != nullptr && log != nullptr) {
     const bool tiny = x_heap.settings().tinybuffers != 0;
-    mutator = ::new (memory)
-        Mutator(x_heap, static_cast<std::uintptr_t*>(words), tiny ? 4 : StackCapture::kCapacity,
-                static_cast<std::uintptr_t*>(log), tiny ? 2 : WriteLog::kEntries);
+    mutator = ::new (memory) Mutator(
+        x_heap, static_cast<std::uintptr_t*>(words), tiny ? kTinyCapture : StackCapture::kCapacity,
+        static_cast<std::uintptr_t*>(log), tiny ? 2 : WriteLog::kEntries);
     if (!grow_tables(x_heap.allocator(), *mutator, kFirstTypedKind) || !list_tls(*mutator) ||
         !current_stack_bounds(mutator->stack) || pthread_setspecific(x_exit_key, mutator) != 0) {
       mutator->tls.free(metadata);
@@ -227,12 +236,27 @@ void Handshake::shade_thread_local(const Mutator& mutator, Shader& shader) const
   }
 }
 
+// Captures are written in arming stops only, and read in turns: nobody else is at it.
+void Handshake::grow_capture(Mutator& mutator) {
+  StackCapture& capture = mutator.capture;
+  if (capture.wanted() <= capture.capacity() || capture.capacity() == kTinyCapture) return;
+  Metadata& metadata = x_heap.allocator().metadata;
+  const std::size_t capacity = std::bit_ceil(capture.wanted() + capture.wanted() / 4);
+  void* const words = metadata.take(capacity * sizeof(std::uintptr_t));
+  if (words == nullptr) return;
+  std::memset(
+      words, 0,
+      capture.wanted() * sizeof(std::uintptr_t));  // the kernel maps it now, and not in the stop
+  metadata.give_back(capture.buffer(), buffer_bytes(capture));
+  capture.use_buffer(static_cast<std::uintptr_t*>(words), capacity);
+}
+
 void Handshake::free(Mutator& mutator) {
   Metadata& metadata = x_heap.allocator().metadata;
   x_heap.allocator().external_bytes.fetch_add(mutator.external_bytes, std::memory_order_relaxed);
   mutator.tls.free(metadata);
   free_tables(x_heap.allocator(), mutator);
-  metadata.give_back(const_cast<std::uintptr_t*>(mutator.capture.begin()), StackCapture::kBytes);
+  metadata.give_back(mutator.capture.buffer(), buffer_bytes(mutator.capture));
   metadata.give_back(mutator.log.memory(), WriteLog::kBytes);
   metadata.give_back(&mutator, sizeof(Mutator));
 }

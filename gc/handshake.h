@@ -139,6 +139,10 @@ class Handshake {
   }
   void settle(Mutator& mutator);
 
+  // Room for as many words as the last capture wanted, if it had not: the next one is complete. Its turn is held, and the world
+  // runs. Without memory it stays as it is.
+  void grow_capture(Mutator& mutator);
+
   std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }
   int signal() const { return x_signal; }
 

@@ -16,18 +16,16 @@ StackCapture::capture(const void* top, const void* base, AddressRange range) {
   const auto* const end = static_cast<const volatile std::uintptr_t*>(base);
   x_top = top;
   x_base = base;
-  x_complete = true;
   std::size_t count = 0;
   for (; word < end; ++word) {
     const std::uintptr_t value = *word;
     if (!range.contains(value)) continue;
-    if (count == x_capacity) {
-      x_complete = false;
-      break;
-    }
-    x_words[count++] = value;
+    if (count < x_capacity) x_words[count] = value;
+    ++count;
   }
-  x_count = count;
+  x_wanted = count;
+  x_complete = count <= x_capacity;
+  x_count = x_complete ? count : x_capacity;
 }
 
 bool current_stack_bounds(StackBounds& bounds) {

@@ -21,17 +21,28 @@ struct AddressRange {
 
 class StackCapture {
  public:
-  // 8 bytes a word; only touched pages cost memory. A stack rarely has more words into the heap than this; when it does,
-  // the marker reads the stack itself while the thread is stopped.
+  // To begin with. 8 bytes a word; only touched pages cost memory. A stack rarely has more words into the heap than this; when
+  // it does, the marker reads the stack itself while the thread is stopped, and gives a larger buffer for the next time.
   static constexpr std::size_t kCapacity = 4096;
   static constexpr std::size_t kBytes = kCapacity * sizeof(std::uintptr_t);
 
-  // `words` has room for `capacity` (at most kCapacity; fewer to test the overflow).
-  StackCapture(std::uintptr_t* words, std::size_t capacity)
-      : x_words(words), x_capacity(capacity) {}
+  // `words` has room for `capacity`.
+  StackCapture(std::uintptr_t* words, std::size_t capacity) { use_buffer(words, capacity); }
+
+  // Another buffer, with nothing in it.
+  void use_buffer(std::uintptr_t* words, std::size_t capacity) {
+    x_words = words;
+    x_capacity = capacity;
+    x_count = 0;
+  }
+  std::uintptr_t* buffer() const { return x_words; }
+  std::size_t capacity() const { return x_capacity; }
 
   // Keeps the words of [top, base) that lie in `range`. `top` is rounded up to a word.
   void capture(const void* top, const void* base, AddressRange range);
+
+  // How many words the last capture would have kept with room for all.
+  std::size_t wanted() const { return x_wanted; }
 
   // Nothing is kept any more.
   void clear() {
@@ -53,9 +64,10 @@ class StackCapture {
   }
 
  private:
-  std::uintptr_t* const x_words;
-  const std::size_t x_capacity;
+  std::uintptr_t* x_words = nullptr;
+  std::size_t x_capacity = 0;
   std::size_t x_count = 0;
+  std::size_t x_wanted = 0;
   bool x_complete = true;
   const void* x_top = nullptr;
   const void* x_base = nullptr;

@@ -200,6 +200,30 @@ TEST_CASE(
   CHECK(intact(field->other, 42));
 }
 
+TEST_CASE("references on a large stack are marked beside the program, but for the first time") {
+  const gc::thread_scope attach;
+  const auto& settings = tricolor::impl::Heap::existing()->settings();
+  if (stressed() || settings.tinybuffers != 0 || settings.gcstoptheworld != 0) {
+    WARN(
+        "skipped: with tinybuffers=1 there is never room, and with gcstoptheworld=n all is marked "
+        "in the stop");
+    return;
+  }
+  on_thread([] {
+    std::array<gc::ptr<Node>, 20'000>
+        nodes;  // on this stack, and more than a capture has room for at first
+    for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i] = make_node(i);
+    collect();
+    const auto first = gc::stats();
+    collect();
+    collect();
+    const auto last = gc::stats();
+    for (std::size_t i = 0; i < nodes.size(); ++i) CHECK(tricolor::test::intact(nodes[i], i));
+    CHECK(last.marked_bytes_total - first.marked_bytes_total >= 2 * nodes.size() * sizeof(Node));
+    CHECK(last.stopped_marked_bytes_total - first.stopped_marked_bytes_total <= 20 * sizeof(Node));
+  });
+}
+
 TEST_CASE("child stores pointers in malloc memory over many cycles", "[.child]") {
   std::vector<gc::ptr<Node>> wrong(10);
   for (int round = 0; round < 5; ++round) {

@@ -79,10 +79,17 @@ TEST_CASE(
   stack.push_back(0x1000);
   f.take(stack, kRange);
   CHECK_FALSE(f.capture.complete());
+  CHECK(f.capture.wanted() == StackCapture::kCapacity + 1);
   CHECK(f.capture.top() == stack.data());
   CHECK(f.capture.base() == stack.data() + stack.size());
 
   CHECK(f.take({0x1234}, kRange) == Words{0x1234});
+  CHECK(f.capture.complete());
+
+  Words larger(StackCapture::kCapacity + 1);
+  f.capture.use_buffer(larger.data(), larger.size());
+  CHECK(f.capture.begin() == f.capture.end());
+  CHECK(f.take(stack, kRange).size() == larger.size());
   CHECK(f.capture.complete());
 }
 
