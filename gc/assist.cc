@@ -29,7 +29,7 @@ void Assists::owe_while_marking(Mutator& mutator, std::uint64_t bytes) {
 
 void Assists::pay_while_marking(Mutator& mutator, std::uint64_t bytes) {
   begin_account(mutator);
-  if (mutator.never_assist != 0 || x_heap.cycle().limits_cpu()) {
+  if (mutator.never_assist != 0 || forgives()) {
     mutator.paid_bytes = mutator.claimed_bytes;  // forgiven
     return;
   }
@@ -54,6 +54,7 @@ void Assists::pay_waiting(Mutator& mutator, std::int64_t owed_bytes) {
   for (bool waited = false;; waited = true) {
     work -= take_credit(work);
     if (work > 0) work -= mark(work);
+    if (work > 0 && forgives()) work = 0;
     if (work <= 0) break;
     work = wait_in_line(work, waited);
     if (work <= 0) break;
@@ -99,7 +100,7 @@ std::int64_t Assists::wait_in_line(std::int64_t work, bool at_front) {
   perturb();
   {
     const Guard guard(x_lock);
-    if (!x_marks.load(std::memory_order_relaxed)) return 0;  // [assist.end]
+    if (!x_marks.load(std::memory_order_relaxed) || forgives()) return 0;  // [assist.end]
     // Credit may have come before it saw us.
     me.owed_work -= take_credit(work);
     if (me.owed_work <= 0) return 0;
@@ -185,8 +186,14 @@ void Assists::count_marked(const Done& done) {
   x_heap.shaded().objects.fetch_add(done.objects, std::memory_order_relaxed);
   x_heap.shaded().bytes.fetch_add(done.bytes, std::memory_order_relaxed);
   x_conservative_cells.fetch_add(done.conservative_cells, std::memory_order_relaxed);
-  x_cpu_ns.fetch_add(done.cpu_ns, std::memory_order_relaxed);
 }
+
+void Assists::count_cpu(std::uint64_t ns) {
+  x_cpu_ns.fetch_add(ns, std::memory_order_relaxed);
+  x_heap.cycle().note_assist();
+}
+
+bool Assists::forgives() const { return x_heap.cycle().limits_cpu(); }
 
 // ---- the cycle
 

@@ -34,7 +34,7 @@
 //
 // Invariant [assist.end]: who is in line when marking ends is let go, and nobody gets into the line after that: x_marks is tested
 //   under the lock, and cleared before the lock is taken to let them go. (Not under the lock: in the last stop nothing is to be
-//   waited for that a thread without a CPU may hold.)
+//   waited for that a thread without a CPU may hold.) The same holds while the limiter is on, of Cycle::limits_cpu().
 // Invariant [assist.exact]: in a cycle, what threads have paid (work done, credit taken, each priced in bytes) and what they owe
 //   is what they have allocated. Credit is only what workers have scanned, and is taken once.
 #pragma once
@@ -91,9 +91,13 @@ class Assists {
   void count_work(std::uint64_t bytes, By by);
   // What an assist has done, before it stops working.
   struct Done {
-    std::uint64_t objects, bytes, conservative_cells, cpu_ns;
+    std::uint64_t objects, bytes, conservative_cells;
   };
   void count_marked(const Done& done);
+  // CPU time of an assist, since the last call. The limiter hears of it.
+  void count_cpu(std::uint64_t ns);
+  // The collector has taken too much of the CPUs: nothing is owed for now.
+  bool forgives() const;
   // Are there fewer threads in the program, as far as they are attached, than CPUs?
   bool has_spare_cpu() const;
   // Relaxed: a hint.

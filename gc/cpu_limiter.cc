@@ -38,8 +38,8 @@ void CpuLimiter::update(std::uint64_t now_ns, Spent spent) {
   fill(collector_ns, minus(minus(total_ns, spent.idle_ns), collector_ns));
 }
 
-bool CpuLimiter::update_due(std::uint64_t now_ns) const {
-  return minus(now_ns, x_last_ns) > kUpdatePeriodNs;
+bool CpuLimiter::update_due(std::uint64_t now_ns, std::uint64_t period_ns) const {
+  return minus(now_ns, x_last_ns) > period_ns;
 }
 
 void CpuLimiter::end_stop(std::uint64_t now_ns, Marking from_now_on) {

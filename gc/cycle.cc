@@ -299,6 +299,7 @@ void Cycle::mark_mutator(Mutator& mutator) {
   if (!is_planted(Fault::no_stack_roots)) {
     for (const std::uintptr_t word : mutator.capture) marker.mark_word(word);
   }
+  if (x_beside_the_program) handshake.grow_capture(mutator);
   if (is_planted(Fault::no_thread_local_roots)) return;
   for (const TlsBlocks::Block& block : mutator.tls) mark_through_kernel(block.begin, block.end);
 }
@@ -591,25 +592,42 @@ void Cycle::revise_assist_ratio() {
   Assists& assists = x_heap.assists();
   assists.set_ratio(x_pacer.assist_ratio(live, assists.work_bytes()));
   x_revised_live_bytes.store(live, std::memory_order_relaxed);
-  bool limits = false;
-  if (const std::uint64_t now = os::now_ns(); !x_limiter_stopped && x_limiter.update_due(now)) {
-    x_limiter.update(now, spent());
-    limits = note_limit();
-  }
+  const bool limits = update_limiter(CpuLimiter::kUpdatePeriodNs);
   x_pacer_lock.unlock();
   if (limits) assists.forgive();
 }
 
-// CPU time that the limiter has not been told yet. Its lock is held, as in the next three.
-CpuLimiter::Spent Cycle::spent() {
-  const std::uint64_t assists = x_heap.assists().cpu_ns();
-  return {.assist_ns = assists - std::exchange(x_limiter_assist_ns, assists), .idle_ns = 0};
+void Cycle::note_assist() {
+  if (!x_pacer_lock.try_lock()) return;  // somebody else does it, or it is done with the next piece
+  const bool limits = update_limiter(CpuLimiter::kAssistPeriodNs);
+  x_pacer_lock.unlock();
+  if (limits) x_heap.assists().forgive();
+}
+
+// True when it has begun to limit. The pacer's lock is held, as in the next four.
+bool Cycle::update_limiter(std::uint64_t period_ns) {
+  const std::uint64_t now = os::now_ns();
+  if (x_limiter_stopped || !x_limiter.update_due(now, period_ns)) return false;
+  x_limiter.update(now, spent(now));
+  return note_limit();
+}
+
+// CPU time that the limiter has not been told yet; at `now_ns` it is told.
+CpuLimiter::Spent Cycle::spent(std::uint64_t now_ns) {
+  const std::uint64_t assists = x_heap.assists().cpu_ns() + x_scavenger.assist_ns();
+  const std::uint64_t process = os::process_cpu_ns();
+  const LimiterTold before = std::exchange(x_limiter_told, {now_ns, assists, process});
+  // What the process might have had and did not use.
+  const std::uint64_t all = (now_ns - before.at_ns) * x_record.processors_count;
+  const std::uint64_t used = process - before.process_cpu_ns;
+  return {.assist_ns = assists - before.assist_ns, .idle_ns = all > used ? all - used : 0};
 }
 
 // True when it has begun to limit.
 bool Cycle::note_limit() {
   const bool limits = x_limiter.limiting();
   if (limits) x_numbers.limited_cycle.store(x_record.number, std::memory_order_relaxed);
+  x_scavenger.allow_for_limit(!limits);
   return !x_limits_cpu.exchange(limits, std::memory_order_relaxed) && limits;
 }
 
@@ -617,7 +635,7 @@ void Cycle::begin_limiter_stop() {
   const Guard guard(x_pacer_lock);
   if (x_limiter_stopped) return;  // the stop is begun anew
   const std::uint64_t now = os::now_ns();
-  x_limiter.set_cpus(x_record.processors_count, now, spent());
+  x_limiter.set_cpus(x_record.processors_count, now, spent(now));
   x_limiter.begin_stop(now, {});
   x_limiter_stopped = true;
 }
@@ -953,7 +971,9 @@ void Cycle::abandon_marking(Mutator* survivor) {
   x_heap.handshake().abandon_marking(survivor);
   x_phase.abandon();
   x_pacer.abandon_cycle();
-  x_limiter = CpuLimiter(os::cpu_count(), os::now_ns());
+  const std::uint64_t now = os::now_ns();
+  x_limiter = CpuLimiter(os::cpu_count(), now);
+  x_limiter_told = {now, x_heap.assists().cpu_ns() + x_scavenger.assist_ns(), os::process_cpu_ns()};
   x_armed.store(x_completed.load(std::memory_order_relaxed), std::memory_order_relaxed);
   x_started.store(x_completed.load(std::memory_order_relaxed), std::memory_order_relaxed);
   ::new (&x_run) Mutex(LockRank::kRun);  // whoever held it is gone

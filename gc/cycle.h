@@ -104,6 +104,8 @@ class Cycle {
   // mutator that runs; nobody waits for anything.
   void revise_assist_ratio();
   void revise_assist_ratio(Mutator& mutator);
+  // By a thread that assists: CPU time has been counted.
+  void note_assist();
   bool at_goal() const { return reached(x_goal_bytes); }
   // The collector has taken too much of the CPUs: nothing more is asked of the program for now.
   bool limits_cpu() const { return x_limits_cpu.load(std::memory_order_relaxed); }
@@ -175,9 +177,10 @@ class Cycle {
   void start_sweeping();
   void end_pacing();
   std::uint64_t gc_cpu_ns() const;
-  CpuLimiter::Spent spent();
+  CpuLimiter::Spent spent(std::uint64_t now_ns);
   void begin_limiter_stop();
   void end_limiter_stop(CpuLimiter::Marking from_now_on);
+  bool update_limiter(std::uint64_t period_ns);
   bool note_limit();
   void plan_workers();
   void close();
@@ -221,8 +224,10 @@ class Cycle {
   mutable Mutex x_pacer_lock{LockRank::kPacer};
   Pacer x_pacer;  // guarded by x_pacer_lock, as are the next three
   CpuLimiter x_limiter{1, 0};
-  bool x_limiter_stopped = false;         // between its begin_stop and end_stop
-  std::uint64_t x_limiter_assist_ns = 0;  // what it has been told
+  bool x_limiter_stopped = false;  // between its begin_stop and end_stop
+  struct LimiterTold {
+    std::uint64_t at_ns = 0, assist_ns = 0, process_cpu_ns = 0;
+  } x_limiter_told;
   std::atomic<bool> x_limits_cpu{false};  // written under x_pacer_lock
   double x_quota_cpus =
       -1;  // CPU time for each time on the clock; 0: no quota; below: not read yet. The collector's own

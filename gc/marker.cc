@@ -140,14 +140,13 @@ std::uint64_t Marker::assist(std::uint64_t work) {
   x_leave_at_bytes = work;
   x_look_at_bytes = std::min(kLookBytes, work);
   std::uint64_t done = 0;
-  std::uint64_t cpu_ns = os::thread_cpu_ns();
+  x_seen_cpu_ns = os::thread_cpu_ns();
   while (done < work && x_queue.refill_to_assist()) {
     const bool left = !follow();
     report_work();
     // Before the cycle can end, whose numbers these are.
-    const std::uint64_t now_cpu_ns = os::thread_cpu_ns();
-    x_assists.count_marked({x_marked_objects, x_marked_bytes, x_conservative_cells,
-                            now_cpu_ns - std::exchange(cpu_ns, now_cpu_ns)});
+    count_assist_cpu();
+    x_assists.count_marked({x_marked_objects, x_marked_bytes, x_conservative_cells});
     x_marked_objects = x_marked_bytes = x_conservative_cells = 0;
     x_pool.end_assist();
     done = x_work_bytes;
@@ -189,8 +188,16 @@ bool Marker::follow() {
   return !left;
 }
 
+void Marker::count_assist_cpu() {
+  const std::uint64_t now_cpu_ns = os::thread_cpu_ns();
+  x_assists.count_cpu(now_cpu_ns - std::exchange(x_seen_cpu_ns, now_cpu_ns));
+}
+
 bool Marker::must_leave() {
-  if (x_is_assist) return x_work_bytes >= x_leave_at_bytes;
+  if (x_is_assist) {
+    count_assist_cpu();  // so that the limiter knows of it in time
+    return x_work_bytes >= x_leave_at_bytes || x_assists.forgives();
+  }
   if (x_share >= 1) return false;
   const std::uint64_t now_ns = os::now_ns();
   const std::uint64_t cpu_ns = os::thread_cpu_ns();

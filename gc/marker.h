@@ -117,6 +117,7 @@ class Marker {
   bool follow();
   bool look_around();
   bool must_leave();
+  void count_assist_cpu();
   bool give_all();
   void report_work();
   std::uint64_t own_time_ns() const;

@@ -293,3 +293,47 @@ TEST_CASE("an allocation at the memory limit gives free pages back before it tou
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
+
+TEST_CASE("child lives on more and more of a memory limit", "[.child]") {
+  constexpr std::uint64_t kLimit = 256 * kMiB;
+  const std::uint64_t without_heap = resident_bytes();
+  Watch watch;
+  std::uint64_t worst = 0;
+  std::uint64_t read = 0;
+  // Lists of 1 MiB; at each step one in ten more. One after the other is replaced, and for each all are read: a program that does
+  // nothing but allocate would take more than half of the CPU time for its collector, which the limiter ends, at the cost
+  // of the limit.
+  std::vector<gc::root<Node>> kept;
+  for (std::uint64_t percent = 10; percent <= 90; percent += 10) {
+    on_thread([&] {
+      while (kept.size() * kMiB < kLimit / 100 * percent) kept.emplace_back(list_of(kMiB));
+      for (std::uint64_t made = 0; made < kLimit / 2; made += kMiB) {
+        kept[made / kMiB % kept.size()] = list_of(kMiB);
+        for (const auto& list : kept) read += length_of(list.get());
+      }
+    });
+    const std::uint64_t most = watch.take_most();
+    std::printf("%llu %%: %llu KiB\n", static_cast<unsigned long long>(percent),
+                static_cast<unsigned long long>((most - without_heap) >> 10));
+    worst = std::max(worst, most);
+  }
+  std::printf("without a heap %llu KiB; %llu cycles, limited in %llu; read %llu\n",
+              static_cast<unsigned long long>(without_heap >> 10),
+              static_cast<unsigned long long>(gc::stats().cycles_total),
+              static_cast<unsigned long long>(gc::stats().limited_cycle_last),
+              static_cast<unsigned long long>(read));
+  CHECK(worst <= kLimit + 16 * kMiB + without_heap);
+}
+
+TEST_CASE("from 10 to 90 % of a memory limit live, the process stays within 16 MiB of it",
+          "[process]") {
+  if (kShadowMemory) {
+    WARN("skipped: the sanitizer keeps memory of its own");
+    return;
+  }
+  const ProgramEnd end =
+      run_program("child lives on more and more of a memory limit", {{"GOMEMLIMIT", "256MiB"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+  if (std::getenv("TRICOLOR_TEST_SHOW") != nullptr) std::printf("%s", end.output.c_str());
+}

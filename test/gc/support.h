@@ -107,6 +107,12 @@ inline Node* make_node(std::uint64_t value, Node* next = nullptr) {
   return node;
 }
 
+inline std::size_t length_of(const Node* list) {
+  std::size_t length = 0;
+  for (; list != nullptr; list = list->next) ++length;
+  return length;
+}
+
 inline bool intact(const Node* node, std::uint64_t value) {
   return node->value == value && node->check == checksum(value);
 }
