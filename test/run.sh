@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # test/run.sh [all]: sets this machine up, builds every configuration and runs its tests.
 #
-#   debug         unit, collector, processes, knobs, model, house and compile_fail suites, all internal checks on
+#   debug         unit, collector, model, house and compile_fail suites, all internal checks on
 #   release-test  unit, collector, processes, install and bench suites, as it is shipped
 #   asan          unit and collector suites under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan          unit and collector suites under ThreadSanitizer
@@ -9,9 +9,9 @@
 # The unit suite is the rooms below gc; collector is gc and the examples; processes is what of gc needs processes of its
 # own (forks, limits, fatal reports), 50 times over; model is test/model, explored by Spin. With
 # `all` also: the unit suite with clang++, clang-format, clang-tidy, cppcheck; a build for aarch64, of which the unit
-# suite runs under qemu but for the tests that ask the kernel for what qemu does not do ([kernel]); each debugging knob
-# alone; events of the process 1,000 times over; the heavy suite in release, and the stress suite in release and tsan for
-# STRESS_SECONDS a test (default 60). JOBS limits parallel
+# suite runs under qemu but for the tests that ask the kernel for what qemu does not do ([kernel]); the debugging knobs,
+# together and each alone; processes in debug, asan and tsan; events of the process 1,000 times over; the heavy suite in
+# release, and the stress suite in release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel
 # compilers. The last line is `N passed, M failed`; what could not be built or never ran counts as failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -44,7 +44,7 @@ build() {  # FOLDER OPTIONS...
 
 # Runs suites of a configuration that has been built, and counts what meson's log says of each test.
 run_suites() {  # NAME SUITES ARGUMENTS-OF-MESON-TEST...
-  local logs=build/$1/meson-logs suite suites=() results ran good jumped
+  local logs=build/$1/meson-logs begin=$SECONDS suite suites=() results ran good jumped
   for suite in $2; do suites+=(--suite "$suite"); done
   rm -f "$logs"/testlog*.json  # with a wrapper the name has a suffix
   meson test -C "build/$1" --no-rebuild --print-errorlogs "${suites[@]}" "${@:3}"
@@ -55,12 +55,14 @@ run_suites() {  # NAME SUITES ARGUMENTS-OF-MESON-TEST...
   jumped=$(grep -c '"SKIP"' <<<"$results")
   skipped=$((skipped + jumped))
   if [ "$ran" -eq 0 ]; then count 0 1 "$1 ($2): no test ran"; return; fi
-  count "$good" $((ran - good - jumped)) "$1 ($2)"
+  count "$good" $((ran - good - jumped)) "$1 ($2), $((SECONDS - begin)) s"
 }
 
 configuration() {  # NAME SUITES OPTIONS-OF-MESON-SETUP...
+  local begin=$SECONDS
   echo "== $1"
   if build "build/$1" "${@:3}" >"build/$1.log" 2>&1; then
+    echo "-- $1: built in $((SECONDS - begin)) s"
     run_suites "$1" "$2" "${wrapper[@]}"
   else
     grep -E -A 12 'error|ERROR|FAILED|warning:' "build/$1.log" | head -n 100
@@ -98,7 +100,7 @@ fi
 # Optimised a little: what -O0 saves in compiling it costs several times in running. Warnings are no errors there: with sanitizers
 # GCC 12 makes some up (in std::regex, in a string's operator+), as its manual says.
 sanitized=(-Doptimization=1 -Ddebug=true -Ddefault_library=static -Dbenchmarks=disabled)
-configuration debug 'unit collector processes knobs model house compile_fail' --werror --buildtype=debug -Dbenchmarks=disabled
+configuration debug 'unit collector model house compile_fail' --werror --buildtype=debug -Dbenchmarks=disabled
 configuration release-test 'unit collector processes install bench' --werror -Db_pch=false --buildtype=release -Ddefault_library=both -Dbenchmarks=enabled
 configuration asan 'unit collector' -Db_sanitize=address,undefined "${sanitized[@]}"
 configuration tsan 'unit collector' -Db_sanitize=thread "${sanitized[@]}"
@@ -112,7 +114,7 @@ if [ "$what" = all ]; then
     --suppressions-list=test/cppcheck.txt --error-exitcode=1 \
     -I. -Ialloc/include -Ibarrier/include -Iroots/include -Igc/include alloc barrier roots gc examples
   configuration aarch64 unit --werror --cross-file test/cross/aarch64.ini "${sanitized[@]}"
-  run_suites debug 'knobs-alone'
+  run_suites debug 'processes knobs knobs-alone'
   run_suites release-test 'events stress heavy'
   run_suites asan processes "${wrapper[@]}"
   run_suites tsan 'processes stress' "${wrapper[@]}"
