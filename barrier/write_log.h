@@ -35,8 +35,9 @@ class WriteLog {
 
   std::uintptr_t* memory() { return x_words; }
 
-  // Calls shade(word) for what has been logged since the last call, `most` words of it. True if that was all. The turn is held. What the words lead to is anywhere in the
-  // heap, so some words ahead of it are fetched: in a large heap that is all the difference to the last stop.
+  // Calls shade(word) for what has been logged since the last call, `most` words of it. True if that was all. The turn is held.
+  // What the words lead to is anywhere in the heap, so some words ahead of it are fetched: in a large heap that is all the
+  // difference to the last stop.
   template <class Shade>
   bool shade_new(const ArenaMap& map, Shade shade, std::size_t most = kEntries) {
     constexpr std::ptrdiff_t kAhead = 16;

@@ -34,10 +34,11 @@ void Assists::pay_while_marking(Mutator& mutator, std::uint64_t bytes) {
     return;
   }
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
-  x_heap.cycle().revise_assist_ratio(mutator);
+  x_heap.cycle().pacing().revise_assist_ratio(mutator);
   const auto owed_bytes =
       static_cast<std::int64_t>(mutator.claimed_bytes + bytes - mutator.paid_bytes);
-  if (owed_bytes <= 0 || (work_for(ratio(), owed_bytes) < kLeastWork && !x_heap.cycle().at_goal()))
+  if (owed_bytes <= 0 ||
+      (work_for(ratio(), owed_bytes) < kLeastWork && !x_heap.cycle().pacing().at_goal()))
     return;
   x_heap.handshake().while_blocked(mutator, [&] { pay_waiting(mutator, owed_bytes); });
 }
@@ -154,7 +155,7 @@ void Assists::count_work(std::uint64_t bytes, By by) {
   } else {
     x_credit.fetch_add(credit, std::memory_order_relaxed);
   }
-  x_heap.cycle().revise_assist_ratio();
+  x_heap.cycle().pacing().revise_assist_ratio();
 }
 
 bool Assists::has_spare_cpu() const {
@@ -190,10 +191,10 @@ void Assists::count_marked(const Done& done) {
 
 void Assists::count_cpu(std::uint64_t ns) {
   x_cpu_ns.fetch_add(ns, std::memory_order_relaxed);
-  x_heap.cycle().note_assist();
+  x_heap.cycle().pacing().note_assist();
 }
 
-bool Assists::forgives() const { return x_heap.cycle().limits_cpu(); }
+bool Assists::forgives() const { return x_heap.cycle().pacing().limits_cpu(); }
 
 // ---- the cycle
 

@@ -34,7 +34,7 @@
 //
 // Invariant [assist.end]: who is in line when marking ends is let go, and nobody gets into the line after that: x_marks is tested
 //   under the lock, and cleared before the lock is taken to let them go. (Not under the lock: in the last stop nothing is to be
-//   waited for that a thread without a CPU may hold.) The same holds while the limiter is on, of Cycle::limits_cpu().
+//   waited for that a thread without a CPU may hold.) The same holds while the limiter is on, of Pacing::limits_cpu().
 // Invariant [assist.exact]: in a cycle, what threads have paid (work done, credit taken, each priced in bytes) and what they owe
 //   is what they have allocated. Credit is only what workers have scanned, and is taken once.
 #pragma once

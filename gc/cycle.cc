@@ -15,7 +15,6 @@
 #include "gc/cgroup.h"
 #include "gc/heap.h"
 #include "gc/library_thread.h"
-#include "gc/pacer.h"
 #include "gc/verify.h"
 
 namespace tricolor::impl {
@@ -47,8 +46,7 @@ Cycle::Cycle(Heap& heap)
       x_sweeper(heap.allocator()),
       x_scavenger(heap.allocator()),
       x_crew(heap.allocator(), heap.packets(), heap.assists()),
-      x_goal_bytes(kNoGoal),
-      x_trigger_bytes(kNoGoal) {}
+      x_pacing(heap) {}
 
 bool Cycle::create() {
   Metadata& metadata = x_heap.allocator().metadata;
@@ -58,7 +56,7 @@ bool Cycle::create() {
     return false;
   }
   x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);
-  commit(SweepState::kDone);
+  x_pacing.commit(SweepState::kDone);
   return true;
 }
 
@@ -79,7 +77,7 @@ void Cycle::finish_previous_sweep() {
   x_sweeper.finish();
   if (x_phase.now() != Phase::kSweep) return;
   x_phase.advance(Phase::kSweep, Phase::kOff);
-  commit(SweepState::kDone);
+  x_pacing.commit(SweepState::kDone);
   if (x_heap.settings().scavtrace != 0) x_scavenger.print_trace();
 }
 
@@ -145,7 +143,7 @@ CycleKind Cycle::kind() const {
 std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
   for (;;) {
     if (!x_segments.update()) return std::nullopt;
-    begin_limiter_stop();
+    x_pacing.begin_stop(x_record.processors_count, x_record.number);
     x_begin_ns = os::now_ns();
     const std::uint64_t stop_ns = x_heap.handshake().stop(Handshake::Purpose::arm);
     // A library opened since the list was made may hold roots. It stays open or another one comes: each time round a
@@ -163,7 +161,7 @@ bool Cycle::arm() {
   if (!stop_ns) {
     x_crew.finish();
     x_crew.close();
-    if (x_limiter_stopped) end_limiter_stop(CpuLimiter::Marking::kOff);
+    x_pacing.abandon_stop();
     x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);  // the timer tries again, later
     x_phase.advance(Phase::kSweepTermination, Phase::kOff);
     return false;
@@ -204,7 +202,7 @@ bool Cycle::arm() {
   x_armed_cpu_ns = os::thread_cpu_ns();
   x_crew.coordinator().begin_share(x_share,
                                    x_may_use_spare ? Marker::SpareCpu::yes : Marker::SpareCpu::no);
-  if (x_beside_the_program) end_limiter_stop(CpuLimiter::Marking::kOn);
+  if (x_beside_the_program) x_pacing.end_stop(CpuLimiter::Marking::kOn);
   // Release: nothing but the number. Pairs with request_and_wait.
   x_armed.store(x_started.load(std::memory_order_relaxed), std::memory_order_release);
   os::futex_wake_all(x_armed);
@@ -232,18 +230,11 @@ void Cycle::start_pacing() {
   }
   start.cpus = x_record.processors_count;
   start.kind = kind();
-  {
-    const Guard guard(x_pacer_lock);
-    x_record.cons_mark_before = x_pacer.cons_mark();
-    x_pacer.start_cycle(start);
-    const AssistRatio ratio = x_pacer.assist_ratio(start.live_bytes, 0);
-    assists.set_ratio(ratio);
-    publish_goal();
-    x_record.first_assist_ratio = ratio.work_per_byte;
-    x_record.first_goal_bytes = x_pacer.goal_bytes();
-    x_record.scannable_bytes = start.heap_scan_bytes;
-  }
-  x_revised_live_bytes.store(start.live_bytes, std::memory_order_relaxed);
+  const Pacing::Begun begun = x_pacing.start_cycle(start);
+  x_record.cons_mark_before = begun.cons_mark_before;
+  x_record.first_assist_ratio = begun.ratio.work_per_byte;
+  x_record.first_goal_bytes = begun.goal_bytes;
+  x_record.scannable_bytes = start.heap_scan_bytes;
   if (x_beside_the_program) assists.begin_marking();
 }
 
@@ -349,14 +340,14 @@ void Cycle::mark_until_nothing_is_grey() {
     perturb();
     x_marked_ns = os::now_ns();
     x_marked_cpu_ns = os::thread_cpu_ns();
-    begin_limiter_stop();
+    x_pacing.begin_stop(x_record.processors_count, x_record.number);
     count_stop(x_heap.handshake().stop(Handshake::Purpose::end));
     const std::uint64_t before = x_crew.coordinator().marked_bytes();
     const bool ended = end_marking();
     x_stopped_bytes += x_crew.coordinator().marked_bytes() - before;
     if (ended) return;
     x_heap.handshake().start();
-    end_limiter_stop(CpuLimiter::Marking::kOn);
+    x_pacing.end_stop(CpuLimiter::Marking::kOn);
     x_numbers.pauses.count(os::now_ns() - x_marked_ns);
   }
   x_marked_ns = os::now_ns();
@@ -423,13 +414,13 @@ void Cycle::start_sweeping() {
   // Relaxed: start() publishes it to the mutators.
   allocator.sweep_epoch.fetch_add(1, std::memory_order_relaxed);
   x_sweeper.arm();
-  commit(SweepState::kUnfinished);
+  x_pacing.commit(SweepState::kUnfinished);
   x_phase.advance(Phase::kMarkTermination, Phase::kSweep);
   if (x_heap.settings().gcstoptheworld == 2) x_sweeper.finish();
   x_heap.handshake().start();
   // Whoever goes on may now take this CPU.
   x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);
-  end_limiter_stop(CpuLimiter::Marking::kOff);
+  x_pacing.end_stop(CpuLimiter::Marking::kOff);
   x_heap.assists().forgive();  // not in the stop: each is a system call
 }
 
@@ -462,8 +453,7 @@ void Cycle::end_pacing() {
   end.background_ns = x_record.worker_cpu_ns;
   end.assist_ns = x_record.assist_cpu_ns;
   end.idle_ns = x_record.idle_cpu_ns;
-  const Guard guard(x_pacer_lock);
-  x_record.outcome = x_pacer.end_cycle(end);
+  x_record.outcome = x_pacing.end_cycle(end);
   x_record.goal_bytes = x_record.outcome.goal_bytes;
   x_record.heap_work_bytes = end.heap_work_bytes;
   x_numbers.heap_work_bytes.store(end.heap_work_bytes, std::memory_order_relaxed);
@@ -525,50 +515,6 @@ void Cycle::close() {
   if (x_heap.settings().gcpacertrace != 0) print_pacer_trace(x_record);
 }
 
-// ---- when
-
-bool Cycle::reached(const std::atomic<std::uint64_t>& bytes) const {
-  return x_heap.allocator().heap_bytes() >= bytes.load(std::memory_order_relaxed);
-}
-
-bool Cycle::is_running() const {
-  return x_completed.load(std::memory_order_acquire) != x_started.load(std::memory_order_relaxed);
-}
-
-// What the pacer goes by, as it is now.
-void Cycle::commit(SweepState sweep) {
-  const Allocator& allocator = x_heap.allocator();
-  const Settings& settings = x_heap.settings();
-  PacerSettings chosen;
-  chosen.percent = settings.percent.load(std::memory_order_relaxed);
-  chosen.min_heap_bytes = settings.min_heap_bytes.load(std::memory_order_relaxed);
-  chosen.memory_limit_bytes = settings.memory_limit_bytes.load(std::memory_order_relaxed);
-  PacerMemory memory;
-  memory.live_bytes = allocator.heap_bytes();
-  const std::uint64_t cells = allocator.allocated_bytes.load(std::memory_order_relaxed) -
-                              allocator.freed_bytes.load(std::memory_order_relaxed);
-  const std::uint64_t in_use = allocator.pages.in_use_bytes();
-  memory.non_heap_bytes = allocator.metadata.mapped_bytes() + allocator.pages.metadata_bytes() +
-                          (in_use > cells ? in_use - cells : 0);
-  memory.ready_bytes = allocator.mapped_bytes();
-  memory.external_bytes = allocator.held_outside_bytes();
-  memory.sweep = sweep;
-  const Guard guard(x_pacer_lock);
-  x_pacer.commit(chosen, memory);
-  publish_goal();
-}
-
-// The pacer's lock is held. Relaxed: numbers that others act on a little later.
-void Cycle::publish_goal() {
-  const std::uint64_t goal = x_pacer.goal_bytes();
-  x_goal_bytes.store(goal, std::memory_order_relaxed);
-  // With the world stopped nothing is allocated between trigger and end.
-  x_trigger_bytes.store(x_heap.settings().gcstoptheworld != 0 ? goal : x_pacer.trigger_bytes(),
-                        std::memory_order_relaxed);
-  x_scavenger.set_goals(goal, x_heap.settings().memory_limit_bytes.load(std::memory_order_relaxed));
-  x_sweeper.pace(x_heap.allocator().heap_bytes(), x_trigger_bytes.load(std::memory_order_relaxed));
-}
-
 void Cycle::settings_changed() {
   follow_change();
   wake_thread();  // the timer may be due
@@ -576,7 +522,7 @@ void Cycle::settings_changed() {
 
 void Cycle::follow_change() {
   const auto change = [this] {
-    commit(x_phase.now() == Phase::kSweep ? SweepState::kUnfinished : SweepState::kDone);
+    x_pacing.commit(x_phase.now() == Phase::kSweep ? SweepState::kUnfinished : SweepState::kDone);
   };
   if (Mutator* const mutator = current_mutator(); mutator != nullptr) {
     const CriticalSection critical(*mutator);
@@ -586,77 +532,11 @@ void Cycle::follow_change() {
   }
 }
 
-void Cycle::revise_assist_ratio() {
-  if (!x_pacer_lock.try_lock()) return;  // somebody else does it
-  const std::uint64_t live = x_heap.allocator().heap_bytes();
-  Assists& assists = x_heap.assists();
-  assists.set_ratio(x_pacer.assist_ratio(live, assists.work_bytes()));
-  x_revised_live_bytes.store(live, std::memory_order_relaxed);
-  const bool limits = update_limiter(CpuLimiter::kUpdatePeriodNs);
-  x_pacer_lock.unlock();
-  if (limits) assists.forgive();
-}
-
-void Cycle::note_assist() {
-  if (!x_pacer_lock.try_lock()) return;  // somebody else does it, or it is done with the next piece
-  const bool limits = update_limiter(CpuLimiter::kAssistPeriodNs);
-  x_pacer_lock.unlock();
-  if (limits) x_heap.assists().forgive();
-}
-
-// True when it has begun to limit. The pacer's lock is held, as in the next four.
-bool Cycle::update_limiter(std::uint64_t period_ns) {
-  const std::uint64_t now = os::now_ns();
-  if (x_limiter_stopped || !x_limiter.update_due(now, period_ns)) return false;
-  x_limiter.update(now, spent(now));
-  return note_limit();
-}
-
-// CPU time that the limiter has not been told yet; at `now_ns` it is told.
-CpuLimiter::Spent Cycle::spent(std::uint64_t now_ns) {
-  const std::uint64_t assists = x_heap.assists().cpu_ns() + x_scavenger.assist_ns();
-  const std::uint64_t process = os::process_cpu_ns();
-  const LimiterTold before = std::exchange(x_limiter_told, {now_ns, assists, process});
-  // What the process might have had and did not use.
-  const std::uint64_t all = (now_ns - before.at_ns) * x_record.processors_count;
-  const std::uint64_t used = process - before.process_cpu_ns;
-  return {.assist_ns = assists - before.assist_ns, .idle_ns = all > used ? all - used : 0};
-}
-
-// True when it has begun to limit.
-bool Cycle::note_limit() {
-  const bool limits = x_limiter.limiting();
-  if (limits) x_numbers.limited_cycle.store(x_record.number, std::memory_order_relaxed);
-  x_scavenger.allow_for_limit(!limits);
-  return !x_limits_cpu.exchange(limits, std::memory_order_relaxed) && limits;
-}
-
-void Cycle::begin_limiter_stop() {
-  const Guard guard(x_pacer_lock);
-  if (x_limiter_stopped) return;  // the stop is begun anew
-  const std::uint64_t now = os::now_ns();
-  x_limiter.set_cpus(x_record.processors_count, now, spent(now));
-  x_limiter.begin_stop(now, {});
-  x_limiter_stopped = true;
-}
-
-void Cycle::end_limiter_stop(CpuLimiter::Marking from_now_on) {
-  const Guard guard(x_pacer_lock);
-  x_limiter.end_stop(os::now_ns(), from_now_on);
-  x_limiter_stopped = false;
-  note_limit();
-}
-
-void Cycle::revise_assist_ratio(Mutator& mutator) {
-  constexpr std::uint64_t kWorthIt = 32 << 10;  // bytes
-  if (x_heap.allocator().heap_bytes() <
-      x_revised_live_bytes.load(std::memory_order_relaxed) + kWorthIt)
-    return;
-  const CriticalSection critical(mutator);
-  revise_assist_ratio();
-}
-
 // ---- requests
+
+bool Cycle::is_running() const {
+  return x_completed.load(std::memory_order_acquire) != x_started.load(std::memory_order_relaxed);
+}
 
 void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForced); }
 
@@ -664,7 +544,7 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
   // Inside gc::critical the world cannot be stopped; the next allocation outside sees to it.
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
   if (is_marking(x_heap.handshake().epoch())) return;  // it pays (assist.h)
-  if (reached(x_goal_bytes) && mutator.never_assist == 0) {
+  if (x_pacing.at_goal() && mutator.never_assist == 0) {
     request_and_wait(mutator, Reason::kGoal);
   } else if (!is_running() && !x_is_asked.load(std::memory_order_relaxed)) {
     request_and_wait(mutator, Reason::kTrigger);
@@ -697,7 +577,7 @@ Cycle::Request Cycle::ask_for(Reason reason) {
   const bool will_mark =
       is_running() && (!is_past(x_armed.load(std::memory_order_relaxed), started) ||
                        is_marking(x_heap.handshake().epoch()));
-  if (reason != Reason::kForced && (will_mark || !reached(x_trigger_bytes))) {
+  if (reason != Reason::kForced && (will_mark || !x_pacing.at_trigger())) {
     return {started, false};  // somebody else's cycle sees to it, or has done so
   }
   const std::uint32_t ticket = started + 1;
@@ -970,10 +850,7 @@ void Cycle::abandon_marking(Mutator* survivor) {
   }
   x_heap.handshake().abandon_marking(survivor);
   x_phase.abandon();
-  x_pacer.abandon_cycle();
-  const std::uint64_t now = os::now_ns();
-  x_limiter = CpuLimiter(os::cpu_count(), now);
-  x_limiter_told = {now, x_heap.assists().cpu_ns() + x_scavenger.assist_ns(), os::process_cpu_ns()};
+  x_pacing.abandon_cycle();
   x_armed.store(x_completed.load(std::memory_order_relaxed), std::memory_order_relaxed);
   x_started.store(x_completed.load(std::memory_order_relaxed), std::memory_order_relaxed);
   ::new (&x_run) Mutex(LockRank::kRun);  // whoever held it is gone
@@ -1001,7 +878,7 @@ void Cycle::add_to(statistics& out) const {
   out.cycles_total = read(x_numbers.cycles);
   out.cycles_forced = read(x_numbers.forced);
   out.heap_marked_bytes = read(x_numbers.marked_bytes);
-  out.heap_goal_bytes = goal_bytes();
+  out.heap_goal_bytes = x_pacing.goal_bytes();
   out.marked_objects_count = read(x_numbers.marked_objects);
   out.conservative_cells_count = read(x_numbers.conservative_cells);
   out.stacks_scanned_bytes = read(x_numbers.stack_bytes);
@@ -1022,7 +899,7 @@ void Cycle::add_to(statistics& out) const {
   out.gc_cpu_ns_total = out.dedicated_cpu_ns_total + out.fractional_cpu_ns_total +
                         out.idle_cpu_ns_total + out.assist_cpu_ns_total + out.pause_cpu_ns_total +
                         out.sweep_cpu_ns_total;
-  out.limited_cycle_last = read(x_numbers.limited_cycle);
+  out.limited_cycle_last = x_pacing.limited_cycle();
   x_heap.assists().read_times(out.assists);
   out.marked_bytes_total = read(x_numbers.marked_bytes_total);
   out.stopped_marked_bytes_total = read(x_numbers.stopped_bytes_total);

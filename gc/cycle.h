@@ -21,27 +21,24 @@
 //   So that the stop is rarely in vain, logs are shaded beside the program first (the ragged flush) until that finds nothing.
 //   Each round marks at least one object of the snapshot, of which there are finitely many.
 //
-// When. The pacer (pacer.h) says at which heap size a cycle is due, its trigger, so that it is done when the heap reaches its
-// goal: workers take a quarter of the CPUs, and what a thread allocates while a cycle marks it pays for (assist.h). Pacer and
-// settings are read again after every cycle, when a sweep is done, and when a setting changes.
-//
 // Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked. Threads that
-// find the heap at its trigger ask for a cycle and go on. When they find it at its goal and no cycle marks yet (the collector
-// has not had a CPU), they wait until one does: from then on they pay. While waiting they do not run, so the stops cost them
-// nothing.
+// find the heap at its trigger (pacing.h) ask for a cycle and go on. When they find it at its goal and no cycle marks yet (the
+// collector has not had a CPU), they wait until one does: from then on they pay. While waiting they do not run, so the stops
+// cost them nothing.
 //
 // A cycle asks the loader for nothing (roots/loader.h): who waits for the cycle may hold a lock of the loader's, in a library's
 // constructor or a callback of dl_iterate_phdr. Libraries in which it has found roots are pinned after it, when nobody waits
 // for it any more, since that takes the lock that constructors hold. gc::collect() does it before it returns, for other cycles
-// a thread that ends when it is done. One case is left: gc::collect(), or the first object of a library's type, inside a callback of
-// dl_iterate_phdr that has to pin waits for a thread that is inside dlopen, which waits for the callback. (The same holds for
-// a first cycle there, which starts threads, beside a dlclose.)
+// a thread that ends when it is done. One case is left: gc::collect(), or the first object of a library's type, inside a
+// callback of dl_iterate_phdr that has to pin waits for a thread that is inside dlopen, which waits for the callback. (The same
+// holds for a first cycle there, which starts threads, beside a dlclose.)
 //
 // Every cycle runs on the collector's own thread, which starts with the first one. It also sweeps what is left when nothing
-// is asked for, gives free pages back to the system when there is nothing to sweep (scavenger.h), and runs a cycle when there has been none for two minutes (Go's runtime/proc.go, forcegcperiod). When the
-// system refuses it, the thread that asks runs the cycle, with the host kept out (library_thread.h). Threads that force
-// cycles do not run them themselves: one that does so in a loop took the locks again before those who waited for them had
-// woken up, and starved threads that attached or left blocking_call for seconds.
+// is asked for, gives free pages back to the system when there is nothing to sweep (scavenger.h), and runs a cycle when there
+// has been none for two minutes (Go's runtime/proc.go, forcegcperiod). When the system refuses it, the thread that asks runs
+// the cycle, with the host kept out (library_thread.h). Threads that force cycles do not run them themselves: one that does so
+// in a loop took the locks again before those who waited for them had woken up, and starved threads that attached or left
+// blocking_call for seconds.
 #pragma once
 
 #include <array>
@@ -52,10 +49,9 @@
 #include <tricolor/stats.h>
 
 #include "alloc/base/lock.h"
-#include "gc/cpu_limiter.h"
 #include "gc/mark_crew.h"
 #include "gc/mutator.h"
-#include "gc/pacer.h"
+#include "gc/pacing.h"
 #include "gc/phase.h"
 #include "gc/scavenger.h"
 #include "gc/stats.h"
@@ -79,7 +75,7 @@ class Cycle {
   // Asks for a cycle if the heap has reached its trigger, and waits until it marks if it has reached its goal. To be called
   // where the mutator has no cell chosen and not constructed.
   void collect_if_due(Mutator& mutator) {
-    if (!reached(x_trigger_bytes)) return;
+    if (!x_pacing.at_trigger()) return;
     collect_when_due(mutator);
   }
 
@@ -89,8 +85,8 @@ class Cycle {
   // Ends the collector's thread once it is idle, and the markers' threads; the next cycle starts them again.
   void shut_down(Mutator& mutator);
 
-  // fork.h: no cycle runs, or all its markers rest; none is asked for. In the child, in between, the library's threads and those that
-  // waited are gone, and a cycle that was marking is given up.
+  // fork.h: no cycle runs, or all its markers rest; none is asked for. In the child, in between, the library's threads and
+  // those that waited are gone, and a cycle that was marking is given up.
   void lock_for_fork();
   void forget_threads(Mutator* survivor);
   void unlock_after_fork();
@@ -100,24 +96,13 @@ class Cycle {
   // The goal is made of the least memory that has been held outside since the last cycle (pacer.h).
   void less_held_outside() { follow_change(); }
 
-  // While a cycle marks: the assist ratio follows what has been marked and allocated. By a worker while it works, or by a
-  // mutator that runs; nobody waits for anything.
-  void revise_assist_ratio();
-  void revise_assist_ratio(Mutator& mutator);
-  // By a thread that assists: CPU time has been counted.
-  void note_assist();
-  bool at_goal() const { return reached(x_goal_bytes); }
-  // The collector has taken too much of the CPUs: nothing more is asked of the program for now.
-  bool limits_cpu() const { return x_limits_cpu.load(std::memory_order_relaxed); }
   // That the process may use, in this cycle. The collector's side.
   std::uint32_t cpus() const { return x_record.processors_count; }
-  // Held by a thread that forks.
-  Mutex& pacer_mutex() { return x_pacer_lock; }
 
   Sweeper& sweeper() { return x_sweeper; }
   Scavenger& scavenger() { return x_scavenger; }
   MarkCrew& crew() { return x_crew; }
-  std::uint64_t goal_bytes() const { return x_goal_bytes.load(std::memory_order_relaxed); }
+  Pacing& pacing() { return x_pacing; }
   void add_to(statistics& out) const;
 
  private:
@@ -128,7 +113,6 @@ class Cycle {
     bool is_mine;  // the one that asked runs the cycle
   };
 
-  bool reached(const std::atomic<std::uint64_t>& bytes) const;
   bool is_running() const;
   void collect_when_due(Mutator& mutator);
   void request_and_wait(Mutator& mutator, Reason reason);
@@ -155,9 +139,7 @@ class Cycle {
     bool timer;   // there has been none for long
   };
 
-  void commit(SweepState sweep);
   void follow_change();
-  void publish_goal();
   void run(Why why);
   void finish_previous_sweep();
   void open(Why why);
@@ -177,11 +159,6 @@ class Cycle {
   void start_sweeping();
   void end_pacing();
   std::uint64_t gc_cpu_ns() const;
-  CpuLimiter::Spent spent(std::uint64_t now_ns);
-  void begin_limiter_stop();
-  void end_limiter_stop(CpuLimiter::Marking from_now_on);
-  bool update_limiter(std::uint64_t period_ns);
-  bool note_limit();
   void plan_workers();
   void close();
   void count_stop(std::uint64_t stop_ns);
@@ -220,22 +197,9 @@ class Cycle {
   // os::now_ns() at the end of the last cycle: for the timer. Written by who runs a cycle.
   std::atomic<std::uint64_t> x_last_end_ns{0};
 
-  // No stop waits for who holds it: a worker holds it while it works, a mutator in a critical section.
-  mutable Mutex x_pacer_lock{LockRank::kPacer};
-  Pacer x_pacer;  // guarded by x_pacer_lock, as are the next three
-  CpuLimiter x_limiter{1, 0};
-  bool x_limiter_stopped = false;  // between its begin_stop and end_stop
-  struct LimiterTold {
-    std::uint64_t at_ns = 0, assist_ns = 0, process_cpu_ns = 0;
-  } x_limiter_told;
-  std::atomic<bool> x_limits_cpu{false};  // written under x_pacer_lock
+  Pacing x_pacing;
   double x_quota_cpus =
       -1;  // CPU time for each time on the clock; 0: no quota; below: not read yet. The collector's own
-  std::atomic<std::uint64_t> x_revised_live_bytes{0};  // when the assist ratio was worked out last
-
-  // When the next cycle is due. Written under x_pacer_lock, read by every slow allocation.
-  std::atomic<std::uint64_t> x_goal_bytes;
-  std::atomic<std::uint64_t> x_trigger_bytes;  // at most the goal
 
   // The cycle that runs; the collector's thread only.
   CycleRecord x_record;
@@ -270,8 +234,7 @@ class Cycle {
         heap_work_bytes{0}, conservative_cells{0}, stack_bytes{0}, globals_bytes{0},
         pause_ns_last{0}, pause_ns_max{0}, pause_ns_total{0}, stop_ns_last{0}, stop_ns_max{0},
         mark_ns_last{0}, mark_ns_total{0}, marked_bytes_total{0}, stopped_bytes_total{0},
-        dedicated_cpu_ns{0}, fractional_cpu_ns{0}, idle_cpu_ns{0}, pause_cpu_ns{0}, sweep_cpu_ns{0},
-        limited_cycle{0};
+        dedicated_cpu_ns{0}, fractional_cpu_ns{0}, idle_cpu_ns{0}, pause_cpu_ns{0}, sweep_cpu_ns{0};
     Histogram pauses, stops, first_pauses, last_pauses;
   } x_numbers;
 };

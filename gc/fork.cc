@@ -26,7 +26,7 @@ void take_locks(Heap& heap, const Mutator* forking) {
   heap.handshake().lock_for_fork(forking);
   heap.roots().mutex().lock();
   heap.assists().lock_for_fork();
-  heap.cycle().pacer_mutex().lock();
+  heap.cycle().pacing().mutex().lock();
   heap.packets().mutex().lock();
   heap.allocator().metadata.mutex().lock();
   check(heap.cycle().sweeper().nobody_sweeps(), "fork.quiet");
@@ -36,7 +36,7 @@ void take_locks(Heap& heap, const Mutator* forking) {
 void leave_inner_locks(Heap& heap) {
   heap.allocator().metadata.mutex().unlock();
   heap.packets().mutex().unlock();
-  heap.cycle().pacer_mutex().unlock();
+  heap.cycle().pacing().mutex().unlock();
   heap.assists().unlock_after_fork();
   heap.roots().mutex().unlock();
 }

@@ -4,21 +4,23 @@
 // prepare comes last, when the program's own handlers have taken their locks and do not need us any more, and is undone
 // first, before they do.
 //
-//   prepare   waits for the stop that is under way (which may wait for gc::critical) and for sections of the library that
-//             other threads are in; otherwise for no user code. A cycle that marks is suspended: each marker rests between two
-//             cells. A running mutator counts as blocked meanwhile, so that a stop does not wait for it. The world is not
+//   prepare   waits for the stop that is under way (which may wait for gc::critical), for sections of the library that other
+//             threads are in, for a sweep that has to end (a forced cycle's, or before the next cycle), and for the trace
+//             function that a marker is in; otherwise for no user code. A cycle that marks is suspended: each marker rests
+//             between two cells. A running mutator counts as blocked meanwhile, so that a stop does not wait for it. The world is not
 //             stopped: a stopped thread could hold a lock that another prepare handler, or fork itself (malloc's), is about to
 //             take.
 //   parent    lets everyone go on. Threads that needed the slow half of an allocation meanwhile have waited; others have not
 //             noticed.
 //   child     has one thread. The other mutators are dropped, with their claims returned; their stacks and thread-local
 //             storage are no roots any more, their gc::root handles still are. The threads of the library are gone; the next
-//             cycles start them again. A mark is given up, and its bits are cleared; a sweep goes on where it was. Heap pages are private copies, as all memory.
+//             cycles start them again. A mark is given up, and its bits are cleared; a sweep goes on where it was. Heap pages
+//             are private copies, as all memory.
 //
-// Invariant [fork.quiet]: between prepare and its end no cycle runs, or all of its markers rest, and none is asked for; no mutator joins or leaves or is
-//   inside a critical section of the library (Mutator::fork_gate keeps it out), and of the locks that others can hold
-//   outside of those the forking thread holds each. So nobody else holds any of our locks, and all that they guard is
-//   whole in the child. (A thread that attaches may be waiting for the loader: it holds nothing.)
+// Invariant [fork.quiet]: between prepare and its end no cycle runs, or all of its markers rest, and none is asked for; no
+//   mutator joins or leaves or is inside a critical section of the library (Mutator::fork_gate keeps it out), and of the locks
+//   that others can hold outside of those the forking thread holds each. So nobody else holds any of our locks, and all that they
+//   guard is whole in the child. (A thread that attaches may be waiting for the loader: it holds nothing.)
 //
 // What they do not guard: a thread may be in the middle of a unit, or of its attaching or detaching. The cells of such a
 // unit's run stay allocated till the child's next sweep; of such an attaching or detaching a few KiB of metadata may be lost

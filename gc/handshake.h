@@ -56,8 +56,9 @@
 // another, costs 35 to 50 us each in a virtual machine. So everyone looks for the next step for a while, and yields: the thread
 // that is waited for may be waiting for that very CPU.
 //
-// A mutator that does not stop is asked again after 1, 2, 4, ... milliseconds, and after `stopwarn` milliseconds named on stderr with the
-// reason (blocked signal, critical section, foreign stack), as often as the time doubles. The stop goes on when it comes.
+// A mutator that does not stop is asked again after 1, 2, 4, ... milliseconds, and after `stopwarn` milliseconds named on
+// stderr with the reason (blocked signal, critical section, foreign stack), as often as the time doubles. The stop goes on when
+// it comes.
 #pragma once
 
 #include <pthread.h>

@@ -54,8 +54,8 @@ class HostRefused {
   bool x_before;
 };
 
-// Does one of these live on the calling thread, or is that one of the library's? What the host runs there then can only be a handler
-// for a crash. Async-signal-safe.
+// Does one of these live on the calling thread, or is that one of the library's? What the host runs there then can only be a
+// handler for a crash. Async-signal-safe.
 bool host_is_kept_out();
 
 // Runs body(argument) on a thread of that name (at most 15 characters), with the host kept out and on the process's CPUs: those of

@@ -16,9 +16,10 @@
 // addresses first, since allocation takes the lowest; who asks for a cycle or forks waits for one such piece at most.
 //
 // At once: a thread that has taken pages with no memory behind them (PageHeap::Run::fresh) gives back other free pages before it
-// touches them: as much as all that is mapped, external memory included, is above the limit; and, above what is retained, as much as it has taken, since
-// the free pages are then too scattered to serve. In pieces of a critical section each, so that a large object
-// keeps no stop waiting. The CPU time is assist time (cpu_limiter.h); while the limiter is on, nothing is given back for the limit's sake.
+// touches them: as much as all that is mapped, external memory included, is above the limit; and, above what is retained, as
+// much as it has taken, since the free pages are then too scattered to serve. In pieces of a critical section each, so that a
+// large object keeps no stop waiting. The CPU time is assist time (cpu_limiter.h); while the limiter is on, nothing is given
+// back for the limit's sake.
 //
 // Thread-safe: numbers are relaxed atomics, each of which stands alone; the page heap guards its pages.
 #pragma once

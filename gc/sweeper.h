@@ -1,14 +1,15 @@
 // Who sweeps when. A sweep of the whole heap is one walk over the heads of all spans, shared by everyone who takes part:
 //   claims            central.h sweeps spans of the kind that it allocates, as it meets them
-//   before it grows   who needs pages from the page heap first takes as many out of the sweep: reclaim() looks ahead of the walk for
-//                     spans with no mark in them, which are free as a whole. What it frees beyond that is credit for the next
+//   before it grows   who needs pages from the page heap first takes as many out of the sweep: reclaim() looks ahead of the
+//                     walk for spans with no mark in them, which are free as a whole. What it frees beyond that is credit for
+//                     the next
 //   in proportion     owes() says who allocates to sweep along, so that the walk is over before the next cycle is due
 //   the collector     in the background, and finish() before the next cycle and at the end of a forced one
 // A span swept by one of them is skipped by the others (its sweep_epoch tells, under its kind's lock).
 //
-// In proportion: pages swept for each byte allocated, so that what is left of the sweep is done 1 MiB before the heap is at its trigger
-// (Go's sweepPagesPerByte, runtime/mgcsweep.go). Reclaiming needs no bitmap of marks a page as Go's does: the marks of a span are in
-// the record of its first page, so a look at it costs what a look at such a map would cost markers.
+// In proportion: pages swept for each byte allocated, so that what is left of the sweep is done 1 MiB before the heap is at its
+// trigger (Go's sweepPagesPerByte, runtime/mgcsweep.go). Reclaiming needs no bitmap of marks a page as Go's does: the marks of
+// a span are in the record of its first page, so a look at it costs what a look at such a map would cost markers.
 //
 // Invariant [sweep.once]: in one sweep the head of a span that was there when it began is handed out once, by the walk or by
 //   reclaim(). So a span is not freed behind the back of who looks at it, and none is left over.

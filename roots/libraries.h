@@ -3,8 +3,8 @@
 //
 // Invariant [library.pinned]: a library that describes a type is pinned before the first object of it is allocated (when
 //   that is inside gc::critical: as soon as it ends), and one in whose writable segments a cycle has found a reference to
-//   an object before gc::collect() returns, or by a thread of its own soon after any other cycle. dlclose of it succeeds and leaves it mapped, as
-//   if it had been opened with RTLD_NODELETE. All others are unloaded as ever.
+//   an object before gc::collect() returns, or by a thread of its own soon after any other cycle. dlclose of it succeeds and
+//   leaves it mapped, as if it had been opened with RTLD_NODELETE. All others are unloaded as ever.
 #pragma once
 
 #include <limits.h>

@@ -9,9 +9,9 @@
 // at the end by one store, and unlinks it by one, then frees it. A walk that stands on an entry while that is freed may go
 // astray or end early: it ends in any case, and reads nothing that is not there.
 //
-// Invariant [segments.current]: what a walk has found is complete if is_loader_list() finds the same, later, with every mutator stopped:
-//   an entry that the walk stood on while it was freed is not linked any more. Threads that are not attached may change the
-//   list even then; what they open holds no references yet.
+// Invariant [segments.current]: what a walk has found is complete if is_loader_list() finds the same, later, with every mutator
+//   stopped: an entry that the walk stood on while it was freed is not linked any more. Threads that are not attached may change
+//   the list even then; what they open holds no references yet.
 #pragma once
 
 #include <elf.h>

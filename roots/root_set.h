@@ -44,8 +44,8 @@ class RootSet {
     return x_shader.take_packet();
   }
 
-  // Calls fn(const void* place, void* word) for every slot in use that is not null, a block at a time under the lock. Handles that are made
-  // meanwhile may be missed: their first store is barriered.
+  // Calls fn(const void* place, void* word) for every slot in use that is not null, a block at a time under the lock. Handles
+  // that are made meanwhile may be missed: their first store is barriered.
   template <class Fn>
   void for_each(Fn fn) {
     x_lock.lock();

@@ -34,8 +34,8 @@ int set_percent(int percent);
 // The soft limit: near it cycles come more often, but no allocation fails. no_limit = off. Returns the old value.
 std::uint64_t set_memory_limit(std::uint64_t bytes);
 
-// The hard limit: an allocation that would pass it collects, asks the host (below), and then throws std::bad_alloc. Counts heap pages, not the
-// collector's own structures. no_limit = off. Returns the old value.
+// The hard limit: an allocation that would pass it collects, asks the host (below), and then throws std::bad_alloc. Counts heap
+// pages, not the collector's own structures. no_limit = off. Returns the old value.
 std::uint64_t set_hard_limit(std::uint64_t bytes);
 
 // The host's last word before an allocation of a managed object throws std::bad_alloc: called when the hard limit is reached
@@ -56,11 +56,11 @@ std::uint64_t set_min_heap(std::uint64_t bytes);
 
 // So many bytes more (or, below 0, fewer) of memory are held through managed objects: buffers in malloc memory, mappings,
 // what a graphics card has for them, and goes when they die. They count as heap for the next cycle's goal and trigger and for
-// the memory limit: without, a heap of small handles to large things hardly ever collects. The hard limit does not count them. They are given back by who
-// added them, in the destructor or cleanup of the object.
+// the memory limit: without, a heap of small handles to large things hardly ever collects. The hard limit does not count them.
+// They are given back by who added them, in the destructor or cleanup of the object.
 //
-// A call costs a few nanoseconds: each thread adds up to 32 KiB by itself before others see it. It may start a cycle and, as
-// an allocation, wait for one when the heap has reached its goal. A thread that is not attached, or inside
+// A call costs a few nanoseconds: each thread adds up to 32 KiB by itself before others see it. It may start a cycle; while one
+// marks, it costs marking as an allocation of so many bytes does, or a wait. A thread that is not attached, or inside
 // gc::blocking_call, may call it too and does not wait.
 void external_memory(std::int64_t bytes) noexcept;
 

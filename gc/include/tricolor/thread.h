@@ -43,8 +43,8 @@ class thread_scope {
 };
 
 // Runs fn() while this thread need not be stopped: for calls that wait (locks, condition variables, sockets, sleep). fn
-// touches no managed memory; managed pointers in the frames above stay alive. Other threads may read the
-// pointers in such a frame and add some; nobody takes one out before fn has returned, not fn either. Returns what fn returns; exceptions and
+// touches no managed memory; managed pointers in the frames above stay alive. Other threads may read the pointers in such a
+// frame and add some; nobody takes one out before fn has returned, not fn either. Returns what fn returns; exceptions and
 // cancellation pass through. Costs two atomic stores; on return it waits while the world is stopped, and when a cycle marks and
 // has not looked at this stack yet, looks at it itself (0.1 ms per MB).
 template <class F>

@@ -1,0 +1,153 @@
+#include "gc/pacing.h"
+
+#include <utility>
+
+#include "alloc/base/os.h"
+#include "gc/heap.h"
+#include "gc/mutator.h"
+
+namespace tricolor::impl {
+
+bool Pacing::reached(const std::atomic<std::uint64_t>& bytes) const {
+  return x_heap.allocator().heap_bytes() >= bytes.load(std::memory_order_relaxed);
+}
+
+void Pacing::commit(SweepState sweep) {
+  const Allocator& allocator = x_heap.allocator();
+  const Settings& settings = x_heap.settings();
+  PacerSettings chosen;
+  chosen.percent = settings.percent.load(std::memory_order_relaxed);
+  chosen.min_heap_bytes = settings.min_heap_bytes.load(std::memory_order_relaxed);
+  chosen.memory_limit_bytes = settings.memory_limit_bytes.load(std::memory_order_relaxed);
+  PacerMemory memory;
+  memory.live_bytes = allocator.heap_bytes();
+  const std::uint64_t cells = allocator.allocated_bytes.load(std::memory_order_relaxed) -
+                              allocator.freed_bytes.load(std::memory_order_relaxed);
+  const std::uint64_t in_use = allocator.pages.in_use_bytes();
+  memory.non_heap_bytes = allocator.metadata.mapped_bytes() + allocator.pages.metadata_bytes() +
+                          (in_use > cells ? in_use - cells : 0);
+  memory.ready_bytes = allocator.mapped_bytes();
+  memory.external_bytes = allocator.held_outside_bytes();
+  memory.sweep = sweep;
+  const Guard guard(x_lock);
+  x_pacer.commit(chosen, memory);
+  publish();
+}
+
+// The lock is held.
+void Pacing::publish() {
+  const Settings& settings = x_heap.settings();
+  const std::uint64_t goal = x_pacer.goal_bytes();
+  // With the world stopped nothing is allocated between trigger and end.
+  const std::uint64_t trigger = settings.gcstoptheworld != 0 ? goal : x_pacer.trigger_bytes();
+  x_goal_bytes.store(goal, std::memory_order_relaxed);
+  x_trigger_bytes.store(trigger, std::memory_order_relaxed);
+  x_heap.cycle().scavenger().set_goals(goal,
+                                       settings.memory_limit_bytes.load(std::memory_order_relaxed));
+  x_heap.cycle().sweeper().pace(x_heap.allocator().heap_bytes(), trigger);
+}
+
+// ---- while a cycle marks
+
+Pacing::Begun Pacing::start_cycle(const CycleStart& start) {
+  const Guard guard(x_lock);
+  const double cons_mark_before = x_pacer.cons_mark();
+  x_pacer.start_cycle(start);
+  const AssistRatio ratio = x_pacer.assist_ratio(start.live_bytes, 0);
+  x_heap.assists().set_ratio(ratio);
+  publish();
+  x_revised_live_bytes.store(start.live_bytes, std::memory_order_relaxed);
+  return {cons_mark_before, ratio, x_pacer.goal_bytes()};
+}
+
+CycleOutcome Pacing::end_cycle(const CycleEnd& end) {
+  const Guard guard(x_lock);
+  return x_pacer.end_cycle(end);
+}
+
+void Pacing::revise_assist_ratio() {
+  if (!x_lock.try_lock()) return;
+  const std::uint64_t live = x_heap.allocator().heap_bytes();
+  Assists& assists = x_heap.assists();
+  assists.set_ratio(x_pacer.assist_ratio(live, assists.work_bytes()));
+  x_revised_live_bytes.store(live, std::memory_order_relaxed);
+  const bool limits = update_limiter(CpuLimiter::kUpdatePeriodNs);
+  x_lock.unlock();
+  if (limits) assists.forgive();
+}
+
+void Pacing::revise_assist_ratio(Mutator& mutator) {
+  constexpr std::uint64_t kWorthIt = 32 << 10;  // bytes
+  if (x_heap.allocator().heap_bytes() <
+      x_revised_live_bytes.load(std::memory_order_relaxed) + kWorthIt)
+    return;
+  const CriticalSection critical(mutator);
+  revise_assist_ratio();
+}
+
+void Pacing::note_assist() {
+  if (!x_lock.try_lock()) return;
+  const bool limits = update_limiter(CpuLimiter::kAssistPeriodNs);
+  x_lock.unlock();
+  if (limits) x_heap.assists().forgive();
+}
+
+void Pacing::abandon_cycle() {
+  x_pacer.abandon_cycle();
+  const std::uint64_t now = os::now_ns();
+  x_limiter = CpuLimiter(os::cpu_count(), now);
+  x_told = clocks(now);
+}
+
+// ---- the limiter; its lock is held
+
+Pacing::Told Pacing::clocks(std::uint64_t now_ns) const {
+  return {now_ns, x_heap.assists().cpu_ns() + x_heap.cycle().scavenger().assist_ns(),
+          os::process_cpu_ns()};
+}
+
+// CPU time that the limiter has not been told yet; at `now_ns` it is told.
+CpuLimiter::Spent Pacing::spent(std::uint64_t now_ns) {
+  const Told now = clocks(now_ns);
+  const Told before = std::exchange(x_told, now);
+  // What the process might have had and did not use. (In a forked child its clock has begun anew.)
+  const std::uint64_t all = (now.at_ns - before.at_ns) * x_cpus;
+  const std::uint64_t used = now.process_cpu_ns - before.process_cpu_ns;
+  return {.assist_ns = now.assist_ns - before.assist_ns, .idle_ns = all > used ? all - used : 0};
+}
+
+// True when it has begun to limit.
+bool Pacing::update_limiter(std::uint64_t period_ns) {
+  const std::uint64_t now = os::now_ns();
+  if (x_limiter_stopped || !x_limiter.update_due(now, period_ns)) return false;
+  x_limiter.update(now, spent(now));
+  return note_limit();
+}
+
+// True when it has begun to limit.
+bool Pacing::note_limit() {
+  const bool limits = x_limiter.limiting();
+  if (limits) x_limited_cycle.store(x_cycle, std::memory_order_relaxed);
+  x_heap.cycle().scavenger().allow_for_limit(!limits);
+  return !x_limits_cpu.exchange(limits, std::memory_order_relaxed) && limits;
+}
+
+void Pacing::begin_stop(std::uint32_t cpus, std::uint64_t cycle) {
+  const Guard guard(x_lock);
+  if (x_limiter_stopped) return;
+  const std::uint64_t now = os::now_ns();
+  x_limiter.set_cpus(cpus, now, spent(now));
+  x_cpus = cpus;
+  x_cycle = cycle;
+  x_limiter.begin_stop(now, {});
+  x_limiter_stopped = true;
+}
+
+void Pacing::end_stop(CpuLimiter::Marking from_now_on) {
+  const Guard guard(x_lock);
+  x_limiter.end_stop(os::now_ns(), from_now_on);
+  x_limiter_stopped = false;
+  note_limit();
+}
+
+}  // namespace tricolor::impl
