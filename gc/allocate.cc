@@ -221,7 +221,10 @@ char* try_allocate(Heap& heap, Mutator& mutator, Kind& kind, const detail::cell_
     reclaim(heap, mutator, pages);
     take(Growth::kAllowed);
   }
-  heap.cycle().scavenger().make_room(mutator, fresh);
+  if (fresh.value != 0) {
+    heap.cycle().pacing().update_limiter(mutator);
+    heap.cycle().scavenger().make_room(mutator, fresh);
+  }
   if (cell != nullptr && zero) make_ready(heap, cell, pages_for(request.bytes).bytes());
   return cell;
 }

@@ -22,9 +22,15 @@ void Assists::begin_account(Mutator& mutator) {
   mutator.paid_bytes = mutator.claimed_when_armed;
 }
 
-void Assists::owe_while_marking(Mutator& mutator, std::uint64_t bytes) {
+std::int64_t Assists::owed_bytes(const Mutator& mutator) {
+  return static_cast<std::int64_t>(mutator.claimed_bytes - mutator.paid_bytes);
+}
+
+void Assists::owe_while_marking(Mutator& mutator, std::int64_t bytes) {
   begin_account(mutator);
-  mutator.paid_bytes -= bytes;
+  // What is given back earns nothing.
+  if (bytes < 0) bytes = std::max(bytes, -std::max<std::int64_t>(owed_bytes(mutator), 0));
+  mutator.paid_bytes -= static_cast<std::uint64_t>(bytes);
 }
 
 void Assists::pay_while_marking(Mutator& mutator, std::uint64_t bytes) {
@@ -35,8 +41,7 @@ void Assists::pay_while_marking(Mutator& mutator, std::uint64_t bytes) {
   }
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
   x_heap.cycle().pacing().revise_assist_ratio(mutator);
-  const auto owed_bytes =
-      static_cast<std::int64_t>(mutator.claimed_bytes + bytes - mutator.paid_bytes);
+  const std::int64_t owed_bytes = Assists::owed_bytes(mutator) + static_cast<std::int64_t>(bytes);
   if (owed_bytes <= 0 ||
       (work_for(ratio(), owed_bytes) < kLeastWork && !x_heap.cycle().pacing().at_goal()))
     return;

@@ -36,7 +36,8 @@
 //   under the lock, and cleared before the lock is taken to let them go. (Not under the lock: in the last stop nothing is to be
 //   waited for that a thread without a CPU may hold.) The same holds while the limiter is on, of Pacing::limits_cpu().
 // Invariant [assist.exact]: in a cycle, what threads have paid (work done, credit taken, each priced in bytes) and what they owe
-//   is what they have allocated. Credit is only what workers have scanned, and is taken once.
+//   is what they have allocated, and what they hold more outside of the heap than when it began, as far as others see it
+//   (gc::external_memory). Credit is only what workers have scanned, and is taken once.
 #pragma once
 
 #include <atomic>
@@ -62,12 +63,13 @@ class Assists {
   // A mutator that runs, and has no cell chosen and not constructed, is about to allocate `bytes`: pays what it owes. Returns
   // at once when no cycle marks.
   void pay(Mutator& mutator, std::uint64_t bytes) {
-    // Relaxed: changes in stops only, so it does not while we are here.
+    // Relaxed: changes in stops only. One that ends marking may come in between: then nobody waits in line [assist.end].
     if (!x_marks.load(std::memory_order_relaxed)) return;
     pay_while_marking(mutator, bytes);
   }
-  // It holds so much more outside of the heap (gc::external_memory): that costs as if it had been allocated. Pays later.
-  void owe(Mutator& mutator, std::uint64_t bytes) {
+  // It holds so much more outside of the heap (gc::external_memory), or below 0 less: that costs as if it had been allocated.
+  // Pays later.
+  void owe(Mutator& mutator, std::int64_t bytes) {
     if (x_marks.load(std::memory_order_relaxed)) owe_while_marking(mutator, bytes);
   }
 
@@ -96,12 +98,17 @@ class Assists {
   void count_marked(const Done& done);
   // CPU time of an assist, since the last call. The limiter hears of it.
   void count_cpu(std::uint64_t ns);
+  // What a worker has had of a CPU beyond its share, because nobody else wanted it or somebody waits for it.
+  void count_spare_cpu(std::uint64_t ns) {
+    x_spare_cpu_ns.fetch_add(ns, std::memory_order_relaxed);
+  }
   // The collector has taken too much of the CPUs: nothing is owed for now.
   bool forgives() const;
   // Are there fewer threads in the program, as far as they are attached, than CPUs?
   bool has_spare_cpu() const;
-  // Relaxed: a hint.
-  bool anybody_waits() const { return x_waiting.load(std::memory_order_relaxed) != 0; }
+  // In line. Relaxed: a hint.
+  std::uint32_t waiting() const { return x_waiting.load(std::memory_order_relaxed); }
+  bool anybody_waits() const { return waiting() != 0; }
 
   // ---- numbers of the cycle; relaxed
 
@@ -110,6 +117,7 @@ class Assists {
     return x_assist_work_bytes.load(std::memory_order_relaxed);
   }
   // Since the start.
+  std::uint64_t spare_cpu_ns() const { return x_spare_cpu_ns.load(std::memory_order_relaxed); }
   std::uint64_t cpu_ns() const { return x_cpu_ns.load(std::memory_order_relaxed); }
   std::uint64_t conservative_cells() const {
     return x_conservative_cells.load(std::memory_order_relaxed);
@@ -133,7 +141,8 @@ class Assists {
   };
 
   void begin_account(Mutator& mutator);
-  void owe_while_marking(Mutator& mutator, std::uint64_t bytes);
+  void owe_while_marking(Mutator& mutator, std::int64_t bytes);
+  static std::int64_t owed_bytes(const Mutator& mutator);
   [[gnu::noinline]] void pay_while_marking(Mutator& mutator, std::uint64_t bytes);
   void pay_waiting(Mutator& mutator, std::int64_t owed_bytes);
   std::int64_t take_credit(std::int64_t work);
@@ -157,7 +166,7 @@ class Assists {
   std::atomic<std::uint32_t> x_waiting{0};  // in line; written under x_lock
 
   std::atomic<std::uint64_t> x_work_bytes{0}, x_assist_work_bytes{0}, x_cpu_ns{0},
-      x_conservative_cells{0};
+      x_spare_cpu_ns{0}, x_conservative_cells{0};
   Histogram x_times;
 };
 

@@ -9,8 +9,9 @@ namespace tricolor::impl {
 
 namespace {
 
-static_assert(kCollectorShare < 0.5,
-              "a share of any time fits, and workers alone never fill the bucket");
+static_assert(
+    kCollectorShare < 0.5,
+    "a share of any time fits, and workers alone do not fill the bucket of a busy program");
 
 constexpr std::uint64_t kForEver = UINT64_MAX;
 

@@ -8,9 +8,10 @@
 // less than empty: a day without cycles earns no credit.
 //
 // What counts as the collector's: a quarter of the CPUs while it marks, assists (with those for sweeping and for giving
-// memory back) as measured, every CPU while the world is stopped. CPU time that nobody wanted, idle workers' too, counts for
-// neither side. The quarter is of all CPUs, idle ones included: with few threads and many CPUs the limiter comes on early,
-// when workers are well ahead of the mutators and assists are not missed.
+// memory back) as measured, every CPU while the world is stopped. CPU time that nobody wanted counts for neither side. What a
+// worker has beyond the quarter, of a CPU that nobody else wanted or for a thread that waits, is such time, too. The quarter is
+// of all CPUs, idle ones included: with few threads and many CPUs the limiter comes on early, when workers are well ahead of the
+// mutators and assists are not missed.
 //
 // Arithmetic only: no clock, no threads. Who calls sees to exclusion, drops an update() where another one runs (the next one
 // brings its time along), and publishes limiting().

@@ -290,7 +290,7 @@ void Cycle::mark_mutator(Mutator& mutator) {
   if (!is_planted(Fault::no_stack_roots)) {
     for (const std::uintptr_t word : mutator.capture) marker.mark_word(word);
   }
-  if (x_beside_the_program) handshake.grow_capture(mutator);
+  if (x_beside_the_program) handshake.fit_capture(mutator);
   if (is_planted(Fault::no_thread_local_roots)) return;
   for (const TlsBlocks::Block& block : mutator.tls) mark_through_kernel(block.begin, block.end);
 }
@@ -518,6 +518,12 @@ void Cycle::close() {
 void Cycle::settings_changed() {
   follow_change();
   wake_thread();  // the timer may be due
+}
+
+void Cycle::less_held_outside() {
+  const bool had_surplus = x_scavenger.has_surplus();
+  follow_change();
+  if (!had_surplus && x_scavenger.has_surplus()) wake_thread();
 }
 
 void Cycle::follow_change() {
@@ -821,6 +827,7 @@ void Cycle::lock_for_fork() {
 
 void Cycle::forget_threads(Mutator* survivor) {
   WorkPacket* const work = x_heap.roots().abandon_marking();
+  x_pacing.forget_clocks();
   if (x_suspended) abandon_marking(survivor);
   check(x_started.load(std::memory_order_relaxed) == x_completed.load(std::memory_order_relaxed),
         "fork.quiet");

@@ -94,7 +94,7 @@ class Cycle {
   // After a change of the settings.
   void settings_changed();
   // The goal is made of the least memory that has been held outside since the last cycle (pacer.h).
-  void less_held_outside() { follow_change(); }
+  void less_held_outside();
 
   // That the process may use, in this cycle. The collector's side.
   std::uint32_t cpus() const { return x_record.processors_count; }

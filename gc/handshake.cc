@@ -237,16 +237,20 @@ void Handshake::shade_thread_local(const Mutator& mutator, Shader& shader) const
 }
 
 // Captures are written in arming stops only, and read in turns: nobody else is at it.
-void Handshake::grow_capture(Mutator& mutator) {
+void Handshake::fit_capture(Mutator& mutator) {
   StackCapture& capture = mutator.capture;
-  if (capture.wanted() <= capture.capacity() || capture.capacity() == kTinyCapture) return;
+  if (capture.capacity() == kTinyCapture) return;
+  const std::size_t wanted = capture.wanted();
+  const std::size_t capacity =
+      std::max(std::bit_ceil(wanted + wanted / 4), StackCapture::kCapacity);
+  const bool is_too_small = wanted > capture.capacity();
+  const bool is_far_too_large = capture.capacity() / 8 > capacity;
+  if (!is_too_small && !is_far_too_large) return;
   Metadata& metadata = x_heap.allocator().metadata;
-  const std::size_t capacity = std::bit_ceil(capture.wanted() + capture.wanted() / 4);
   void* const words = metadata.take(capacity * sizeof(std::uintptr_t));
   if (words == nullptr) return;
-  std::memset(
-      words, 0,
-      capture.wanted() * sizeof(std::uintptr_t));  // the kernel maps it now, and not in the stop
+  std::memset(words, 0,
+              wanted * sizeof(std::uintptr_t));  // the kernel maps it now, and not in the stop
   metadata.give_back(capture.buffer(), buffer_bytes(capture));
   capture.use_buffer(static_cast<std::uintptr_t*>(words), capacity);
 }

@@ -140,11 +140,13 @@ class Handshake {
   }
   void settle(Mutator& mutator);
 
-  // Room for as many words as the last capture wanted, if it had not: the next one is complete. Its turn is held, and the world
-  // runs. Without memory it stays as it is.
-  void grow_capture(Mutator& mutator);
+  // Room for as many words as the last capture wanted: the next one is complete. Not much more either. Its turn is held, the
+  // world runs, and the capture has been marked: it may be empty afterwards. Without memory it stays as it is.
+  void fit_capture(Mutator& mutator);
 
   std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }
+  // That ran, or waited inside the library, when the last stop began. A hint.
+  std::size_t awake() const { return x_awake.load(std::memory_order_relaxed); }
   int signal() const { return x_signal; }
 
   // fork.h: nobody attaches, detaches, or is inside a critical section of the library but `forking` (null: a thread that is

@@ -256,9 +256,10 @@ void external_memory(std::int64_t bytes) noexcept {
     return;
   }
   mutator->external_bytes += bytes;
-  if (bytes > 0) heap->assists().owe(*mutator, static_cast<std::uint64_t>(bytes));
   if (mutator->external_bytes < kOwnBytes && mutator->external_bytes > -kOwnBytes) return;
-  total.fetch_add(std::exchange(mutator->external_bytes, 0), std::memory_order_relaxed);
+  bytes = std::exchange(mutator->external_bytes, 0);
+  total.fetch_add(bytes, std::memory_order_relaxed);
+  heap->assists().owe(*mutator, bytes);
   if (bytes > 0) {
     heap->cycle().collect_if_due(*mutator);
     heap->assists().pay(*mutator, 0);

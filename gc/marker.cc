@@ -202,7 +202,11 @@ bool Marker::must_leave() {
   const std::uint64_t now_ns = os::now_ns();
   const std::uint64_t cpu_ns = os::thread_cpu_ns();
   // A CPU that is spare is all its own. (It has been away from it for as long as the one clock is behind the other.)
-  const bool had_cpu = now_ns - x_seen_ns <= 2 * (cpu_ns - x_seen_cpu_ns);
+  const std::uint64_t took_ns = cpu_ns - x_seen_cpu_ns;
+  const bool had_cpu = now_ns - x_seen_ns <= 2 * took_ns;
+  const auto share_ns =
+      static_cast<std::uint64_t>(x_share * static_cast<double>(now_ns - x_seen_ns));
+  if (took_ns > share_ns) x_assists.count_spare_cpu(took_ns - share_ns);
   x_seen_ns = now_ns;
   x_seen_cpu_ns = cpu_ns;
   if (x_pool.in_hurry() || x_assists.anybody_waits()) {

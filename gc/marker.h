@@ -64,7 +64,8 @@ class Marker {
   // A helper: follows references that others share until its end.
   void help();
 
-  // A thread of the program: scans about `work` bytes, and less only when there is nothing to take. Returns how many.
+  // A thread of the program: scans about `work` bytes, and less only when there is nothing to take or nothing is owed any more.
+  // Returns how many.
   std::uint64_t assist(std::uint64_t work);
 
   std::uint64_t marked_bytes() const { return x_marked_bytes; }

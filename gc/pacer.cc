@@ -23,7 +23,9 @@ constexpr std::uint64_t kLeastSweepBytes = 1 << 20;    // Go's sweepMinHeapDista
 constexpr std::uint64_t kLeastWorkLeft = 1000;         // bytes; a goal missed by that is not missed
 constexpr std::uint64_t kHeadroomPercent = 3;          // Go's memoryLimitHeapGoalHeadroomPercent
 constexpr std::uint64_t kLeastHeadroomBytes = 1 << 20;
-constexpr std::uint64_t kOvershootParts = 10;     // past the goal, a tenth of it is left
+constexpr std::uint64_t kOvershootParts = 10;  // past the goal, a tenth of it is left
+// Past the goal of a memory limit it is as much as is kept free below the limit. (Go: a tenth here, too.)
+constexpr std::uint64_t kOvershootPartsAtLimit = 32;
 constexpr std::uint64_t kPercentIfOff = 100'000;  // for a forced cycle
 
 // Dedicated workers alone do when they are within this of the quarter. (Go's maxUtilError.)
@@ -246,7 +248,10 @@ AssistRatio Pacer::assist_ratio(std::uint64_t live_bytes, std::uint64_t work_byt
     expected = x_worst_work_bytes;
   }
   if (live_bytes > goal_bytes) {
-    goal_bytes = plus(goal_bytes, goal_bytes / kOvershootParts);
+    const PacerInput in = input();
+    const bool at_limit = goal_by_limit(in) < goal_by_percent(in);
+    goal_bytes =
+        plus(goal_bytes, goal_bytes / (at_limit ? kOvershootPartsAtLimit : kOvershootParts));
     expected = x_worst_work_bytes;
   }
   // Marking may find more than the worst case: cells allocated meanwhile, ranges read twice. And the goal may be behind.

@@ -21,7 +21,8 @@
 //   - more work than expected: the heap grows. The goal moves out by as much as the worst case (everything allocated turns
 //     out alive) is larger, so that the ratio stays as it was; at most to what the next cycle's goal will be, and not past
 //     the goal that the memory limit sets (there Go does let it pass);
-//   - live bytes past the goal: for what is left, all of the worst case, there is a tenth of the goal.
+//   - live bytes past the goal: for what is left, all of the worst case, there is a tenth of the goal, or a 32nd under
+//     a memory limit.
 //
 // External memory, which the program holds through managed objects, is heap in every respect but one: it is not scanned.
 // It is given back by destructors, after the cycle that found their objects dead, so what a cycle sees of it is too much: a

@@ -1,6 +1,6 @@
 #include "gc/pacing.h"
 
-#include <utility>
+#include <algorithm>
 
 #include "alloc/base/os.h"
 #include "gc/heap.h"
@@ -92,28 +92,57 @@ void Pacing::note_assist() {
   if (limits) x_heap.assists().forgive();
 }
 
-void Pacing::abandon_cycle() {
-  x_pacer.abandon_cycle();
+// In the child of a fork: the lock is held.
+void Pacing::forget_clocks() {
   const std::uint64_t now = os::now_ns();
   x_limiter = CpuLimiter(os::cpu_count(), now);
+  x_limiter_stopped = false;
   x_told = clocks(now);
+  note_limit();
 }
 
 // ---- the limiter; its lock is held
 
 Pacing::Told Pacing::clocks(std::uint64_t now_ns) const {
-  return {now_ns, x_heap.assists().cpu_ns() + x_heap.cycle().scavenger().assist_ns(),
+  const Assists& assists = x_heap.assists();
+  return {now_ns, assists.cpu_ns() + x_heap.cycle().scavenger().assist_ns(), assists.spare_cpu_ns(),
           os::process_cpu_ns()};
 }
 
-// CPU time that the limiter has not been told yet; at `now_ns` it is told.
+// The CPUs that no thread of the program and no worker wants. Who wants one and does not get it (other processes, a hypervisor)
+// has not left it idle.
+double Pacing::unwanted_cpus() const {
+  const std::size_t awake = x_heap.handshake().awake();
+  const std::size_t in_line = std::min<std::size_t>(awake, x_heap.assists().waiting());
+  const bool marks = is_marking(x_heap.handshake().epoch());
+  const double wanted =
+      static_cast<double>(awake - in_line) + (marks ? kCollectorShare * x_cpus : 0);
+  return std::max(0.0, x_cpus - wanted);
+}
+
+// CPU time that the limiter has not been told yet; at `now_ns` it is told. The kernel brings the process's clock up to date at
+// its ticks only, 4 ms apart: what is more than there was since the last call belongs to the time before or after.
 CpuLimiter::Spent Pacing::spent(std::uint64_t now_ns) {
+  constexpr std::uint64_t kMostKeptNs = 10'000'000;  // for each CPU
   const Told now = clocks(now_ns);
-  const Told before = std::exchange(x_told, now);
-  // What the process might have had and did not use. (In a forked child its clock has begun anew.)
-  const std::uint64_t all = (now.at_ns - before.at_ns) * x_cpus;
+  const Told before = x_told;
+  const std::uint64_t wall = now.at_ns - before.at_ns;
+  const std::uint64_t all = wall * x_cpus;
   const std::uint64_t used = now.process_cpu_ns - before.process_cpu_ns;
-  return {.assist_ns = now.assist_ns - before.assist_ns, .idle_ns = all > used ? all - used : 0};
+  x_told = now;
+  if (used > all) x_told.process_cpu_ns -= std::min(used - all, kMostKeptNs * x_cpus);
+  const std::uint64_t idle = used < all ? all - used : 0;
+  const auto unwanted = static_cast<std::uint64_t>(static_cast<double>(wall) * unwanted_cpus());
+  return {.assist_ns = now.assist_ns - before.assist_ns,
+          .idle_ns = std::min(idle, unwanted) + (now.spare_ns - before.spare_ns)};
+}
+
+void Pacing::update_limiter(Mutator& mutator) {
+  if (!limits_cpu()) return;
+  const CriticalSection critical(mutator);
+  if (!x_lock.try_lock()) return;
+  update_limiter(CpuLimiter::kUpdatePeriodNs);  // no cycle marks, or it tells those who wait itself
+  x_lock.unlock();
 }
 
 // True when it has begun to limit.
@@ -144,10 +173,16 @@ void Pacing::begin_stop(std::uint32_t cpus, std::uint64_t cycle) {
 }
 
 void Pacing::end_stop(CpuLimiter::Marking from_now_on) {
-  const Guard guard(x_lock);
-  x_limiter.end_stop(os::now_ns(), from_now_on);
-  x_limiter_stopped = false;
-  note_limit();
+  bool limits = false;
+  {
+    const Guard guard(x_lock);
+    const std::uint64_t now = os::now_ns();
+    spent(now);  // the stop counts as every CPU's, whatever they did
+    x_limiter.end_stop(now, from_now_on);
+    x_limiter_stopped = false;
+    limits = note_limit();
+  }
+  if (limits) x_heap.assists().forgive();
 }
 
 }  // namespace tricolor::impl

@@ -59,22 +59,26 @@ class Pacing {
   // begun anew. `cycle`: the number of the one that comes or runs.
   void begin_stop(std::uint32_t cpus, std::uint64_t cycle);
   void end_stop(CpuLimiter::Marking from_now_on);
+  // A mutator that runs gives memory back: between cycles nobody else sees that the limiter is on no longer.
+  void update_limiter(Mutator& mutator);
   // A stop that has been begun has come to nothing.
   void abandon_stop() {
     if (x_limiter_stopped) end_stop(CpuLimiter::Marking::kOff);
   }
 
-  // fork.h. In the child the cycle that was marking is given up.
+  // fork.h. In the child its CPU clock begins anew, and a cycle that was marking is given up.
   Mutex& mutex() { return x_lock; }
-  void abandon_cycle();
+  void forget_clocks();
+  void abandon_cycle() { x_pacer.abandon_cycle(); }
 
  private:
   bool reached(const std::atomic<std::uint64_t>& bytes) const;
   void publish();
   struct Told {
-    std::uint64_t at_ns = 0, assist_ns = 0, process_cpu_ns = 0;
+    std::uint64_t at_ns = 0, assist_ns = 0, spare_ns = 0, process_cpu_ns = 0;
   };
   Told clocks(std::uint64_t now_ns) const;
+  double unwanted_cpus() const;
   CpuLimiter::Spent spent(std::uint64_t now_ns);
   bool update_limiter(std::uint64_t period_ns);
   bool note_limit();
@@ -85,7 +89,7 @@ class Pacing {
   Pacer x_pacer;
   CpuLimiter x_limiter{1, 0};
   bool x_limiter_stopped = false;  // between begin_stop and end_stop
-  Told x_told;                     // what the limiter knows
+  Told x_told;  // what the limiter knows; CPU time of the process at most as much as there was
   std::uint32_t x_cpus = 1;
   std::uint64_t x_cycle = 0;
 

@@ -73,8 +73,10 @@ std::uint64_t Scavenger::surplus_bytes() const {
   return std::min(over, free_bytes());
 }
 
+bool Scavenger::has_surplus() const { return surplus_bytes() >= kPageBytes; }
+
 std::uint64_t Scavenger::due_in_ns(std::uint64_t now_ns) const {
-  return surplus_bytes() < kPageBytes ? UINT64_MAX : x_pace.due_in_ns(now_ns);
+  return has_surplus() ? x_pace.due_in_ns(now_ns) : UINT64_MAX;
 }
 
 bool Scavenger::work() {
@@ -94,7 +96,6 @@ void Scavenger::worked(std::uint64_t begin_ns, std::uint64_t cpu_ns) {
 // ---- at once
 
 void Scavenger::make_room(Mutator& mutator, PageCount fresh) {
-  if (fresh.value == 0) return;
   const std::uint64_t for_goal = std::min<std::uint64_t>(
       fresh.bytes(),
       minus(x_allocator.pages.ready_bytes(), x_retained_bytes.load(std::memory_order_relaxed)));

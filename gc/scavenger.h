@@ -71,6 +71,7 @@ class Scavenger {
 
   // ---- in the background. One thread at a time.
 
+  bool has_surplus() const;
   // When there is something to do, in nanoseconds from now: UINT64_MAX if goals change first.
   std::uint64_t due_in_ns(std::uint64_t now_ns) const;
   // Gives back one piece. False when there is no more to give. Where nobody forks meanwhile [fork.quiet].

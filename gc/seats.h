@@ -22,7 +22,7 @@ class Seats {
       if (*link == nullptr) {
         void* const memory = metadata.take(sizeof(Block));
         if (memory == nullptr) return false;
-        *link = ::new (memory) Block{};
+        *link = ::new (memory) Block();
       }
       Block& block = **link;
       for (std::size_t i = 0; i < block.states.size(); ++i) {

@@ -22,7 +22,7 @@ struct AddressRange {
 class StackCapture {
  public:
   // To begin with. 8 bytes a word; only touched pages cost memory. A stack rarely has more words into the heap than this; when
-  // it does, the marker reads the stack itself while the thread is stopped, and gives a larger buffer for the next time.
+  // it does, the marker reads the stack itself while the thread is stopped, and makes a larger buffer for the next time.
   static constexpr std::size_t kCapacity = 4096;
   static constexpr std::size_t kBytes = kCapacity * sizeof(std::uintptr_t);
 

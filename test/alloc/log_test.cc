@@ -149,6 +149,7 @@ TEST_CASE("a signal that interrupts the write does not lose the line") {
   std::atomic<bool> written = false;
   std::atomic<int> interruptions = 0;
   const long sleeps_before = sleeps_of(writer_id);
+  REQUIRE(sleeps_before >= 0);
   std::thread reader([&] {
     long seen = sleeps_before;
     while (interruptions < 5 && !written) {

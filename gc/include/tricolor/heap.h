@@ -60,7 +60,7 @@ std::uint64_t set_min_heap(std::uint64_t bytes);
 // They are given back by who added them, in the destructor or cleanup of the object.
 //
 // A call costs a few nanoseconds: each thread adds up to 32 KiB by itself before others see it. It may start a cycle; while one
-// marks, it costs marking as an allocation of so many bytes does, or a wait. A thread that is not attached, or inside
+// marks, it costs what an allocation of so many bytes does: marking, in which trace functions may run, or a wait. A thread that is not attached, or inside
 // gc::blocking_call, may call it too and does not wait.
 void external_memory(std::int64_t bytes) noexcept;
 
