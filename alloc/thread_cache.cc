@@ -134,7 +134,7 @@ void accept_claim(Allocator& allocator, LocalCache& cache, const Kind& kind, con
   allocator.count_claimed(cells * kind.cell_bytes, kind.scan);
 }
 
-void return_all(Allocator& allocator, LocalCache& cache) {
+void return_all(Allocator& allocator, LocalCache& cache, Runs runs) {
   for (std::uint32_t i = 0; i < cache.open_count; ++i) {
     const std::uint32_t id = cache.open[i];
     Claim& claim = cache.claims[id];
@@ -146,7 +146,7 @@ void return_all(Allocator& allocator, LocalCache& cache) {
       return_bits(allocs[claim.first_word + w], claim.mask[w]);
       returned += static_cast<std::size_t>(std::popcount(claim.mask[w]));
     }
-    if (run.cur != run.end) {
+    if (runs == Runs::kToo && run.cur != run.end) {
       char* const base = page_of_record(claim.span).data();
       auto index =
           static_cast<std::uint32_t>(static_cast<std::size_t>(run.cur - base) / cell_bytes);

@@ -52,8 +52,10 @@ std::uint32_t next_claim_cells(const Allocator& allocator, const LocalCache& cac
 // Takes over a claim made for this thread.
 void accept_claim(Allocator& allocator, LocalCache& cache, const Kind& kind, const Claim& claim);
 
-// Gives back all cells that are claimed and not used. Async-signal-safe; no lock.
-void return_all(Allocator& allocator, LocalCache& cache);
+// Gives back all cells that are claimed and not used: also those of the runs that units take from, unless one of them may be in
+// the middle. Async-signal-safe; no lock.
+enum class Runs : std::uint8_t { kToo, kNot };
+void return_all(Allocator& allocator, LocalCache& cache, Runs runs = Runs::kToo);
 
 // The same, and lets other threads find the cells before the next cycle: for a thread that ends. (Threads that come and go
 // with a few objects each would else leave nearly all of each claim behind.) Takes locks: not in a signal handler.

@@ -62,6 +62,8 @@ bool make_log_room(thread_cache& cache, std::size_t words) {
 }
 
 void construct_slow(thread_cache* cache, managed_word* slot, managed_word value) {
+  if (cache == nullptr) cache = attach_and_enter();
+  if (cache == nullptr) return __atomic_store_n(slot, value, __ATOMIC_RELAXED);
   if (is_armed(*cache) && make_log_room(*cache, 1) && !is_planted(Fault::no_constructor_shade)) {
     log_old(*cache, __atomic_load_n(slot, __ATOMIC_RELAXED));
   }

@@ -249,12 +249,20 @@ void Cycle::report_root_work() {
 // Invariant [cell.construction]: a cell whose constructor has not returned when a cycle begins, of a type with a trace function,
 // is marked before anything else can find it, and read word by word: its trace function is not called. (One that is
 // allocated later is black.) What the constructor overwrites meanwhile it shades [color.construction].
+//
+// All are marked before the first is queued: one may lead to another (a child to its parent, whose constructor makes it), and
+// what is queued is read by helpers at once.
 void Cycle::keep_constructions() {
-  x_heap.handshake().for_each_in_stop([this](Mutator& m) {
-    for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) {
-      if (c->cell != nullptr) x_crew.coordinator().keep_construction(c->cell);
-    }
-  });
+  Marker& marker = x_crew.coordinator();
+  const auto for_each_construction = [this](auto fn) {
+    x_heap.handshake().for_each_in_stop([&](Mutator& m) {
+      for (const detail::construction* c = m.constructing; c != nullptr; c = c->outer) {
+        if (c->cell != nullptr) fn(c->cell);
+      }
+    });
+  };
+  for_each_construction([&](const void* cell) { marker.shade_construction(cell); });
+  for_each_construction([&](const void* cell) { marker.queue_construction(cell); });
 }
 
 void Cycle::mark_roots() {

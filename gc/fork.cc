@@ -88,9 +88,15 @@ void prepare() {
     // the library's own it may hold a lock, too.)
     if (mutator->internal_depth.load(std::memory_order_relaxed) != 0 ||
         mutator->in_unit.load(std::memory_order_relaxed) != 0 ||
-        mutator->state->load(std::memory_order_relaxed) == MutatorState::waiting) {
+        mutator->is_stopping.load(std::memory_order_relaxed)) {
       return;
     }
+    const MutatorState state = mutator->state->load(std::memory_order_relaxed);
+    if (state == MutatorState::waiting || state == MutatorState::stopped) return;
+    // On an alternate stack: it has interrupted the program, whose frames are elsewhere.
+    if (state == MutatorState::running &&
+        !Handshake::is_on_stack(*mutator, __builtin_frame_address(0)))
+      return;
     if (mutator->critical_depth.load(std::memory_order_relaxed) != 0) {
       usage_error(
           "fork() inside gc::critical: it may have to wait for a stop, which waits for this "

@@ -40,6 +40,17 @@ std::size_t buffer_bytes(const StackCapture& capture) {
   return std::max(capture.capacity(), StackCapture::kCapacity) * sizeof(std::uintptr_t);
 }
 
+// pthread_cancel's signal, which the C library leaves out of every set that it fills. At a cancellation point it cancels at once,
+// also when our handler is on top: a stopped thread would run its destructors. Now it comes when the handler returns. (The other
+// one of the kind, by which setuid() reaches every thread, unwinds nothing.)
+void block_cancellation(sigset_t& mask) {
+  constexpr int kCancel = 32;
+  unsigned long word = 0;
+  std::memcpy(&word, &mask, sizeof word);
+  word |= 1UL << (kCancel - 1);
+  std::memcpy(&mask, &word, sizeof word);
+}
+
 bool is_large(const Mutator& mutator) {
   return mutator.stack.base - static_cast<const char*>(mutator.frozen_top) > kLargeStackBytes;
 }
@@ -87,6 +98,7 @@ bool Handshake::create(int signal, std::uint64_t warn_after_ns) {
   // Nothing of the host's runs on top of a stopped thread, so all signals wait. On the thread's own stack: the host's
   // alternate stack may be too small for vector state, and a thread that is on it is not captured anyway.
   sigfillset(&action.sa_mask);
+  block_cancellation(action.sa_mask);
   action.sa_flags = SA_SIGINFO | SA_RESTART;
   return sigaction(x_signal, &action, nullptr) == 0;
 }
@@ -515,8 +527,9 @@ void Handshake::forget_others(Mutator* survivor) {
   for_each_mutator([&](Mutator& m) {
     if (&m == survivor) return;
     x_seats.give_back(m);
-    // In the middle of a unit the runs may be half changed; then the next sweep finds what was claimed.
-    if (m.in_unit.load(std::memory_order_relaxed) == 0) return_all(x_heap.allocator(), m);
+    // In the middle of a unit the run may be half changed; then the next sweep finds it.
+    return_all(x_heap.allocator(), m,
+               m.in_unit.load(std::memory_order_relaxed) == 0 ? Runs::kToo : Runs::kNot);
     free(m);
   });
   x_count.store(survivor != nullptr ? 1 : 0, std::memory_order_relaxed);
@@ -573,6 +586,7 @@ void Handshake::park(Mutator& mutator) {
         auto& m = *static_cast<Mutator*>(argument);
         Handshake& self = m.heap.handshake();
         // Not by CriticalSection, whose end would park again: from here on our own handler keeps out.
+        m.is_stopping.store(true, std::memory_order_relaxed);
         do {
           m.critical_depth.store(1, std::memory_order_relaxed);
           std::atomic_signal_fence(std::memory_order_seq_cst);
@@ -593,6 +607,7 @@ void Handshake::park(Mutator& mutator) {
           m.critical_depth.store(0, std::memory_order_relaxed);
           std::atomic_signal_fence(std::memory_order_seq_cst);
         } while (m.stop_note.load(std::memory_order_relaxed) != 0);  // a stop that found us in here
+        m.is_stopping.store(false, std::memory_order_relaxed);
       },
       &mutator);
 }
@@ -671,6 +686,10 @@ void Handshake::enter_blocked(Mutator& mutator, void* top, MutatorState state) {
         "pointers there would be "
         "lost.");
   }
+  // Our handler keeps out: it would set another top. What it leaves a note of is over when this thread does not run.
+  mutator.is_stopping.store(true, std::memory_order_relaxed);
+  mutator.critical_depth.store(1, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   mutator.frozen_top = top;
   // [handshake.idle]
   const bool is_idle = state == MutatorState::blocked && mutator.open_count == 0 &&
@@ -678,12 +697,16 @@ void Handshake::enter_blocked(Mutator& mutator, void* top, MutatorState state) {
                        (mutator.log.is_empty() || is_planted(Fault::idle_with_log));
   // Release (part of seq_cst): the frames from top on. Pairs with stop's L2.
   mutator.state->store(is_idle ? MutatorState::idle : state, std::memory_order_seq_cst);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  mutator.critical_depth.store(0, std::memory_order_relaxed);
+  mutator.is_stopping.store(false, std::memory_order_relaxed);
   if (!world_runs()) announce();  // the stopper may have seen `running` and be waiting
 }
 
 void Handshake::leave_blocked(Mutator& mutator) {
   const MutatorState away = mutator.state->load(std::memory_order_relaxed);
   // Our handler keeps out of the steps between blocked and running: it would capture what the stopper has captured.
+  mutator.is_stopping.store(true, std::memory_order_relaxed);
   mutator.critical_depth.store(1, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   for (;;) {
@@ -707,6 +730,7 @@ void Handshake::leave_blocked(Mutator& mutator) {
     catch_up(mutator);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   mutator.critical_depth.store(0, std::memory_order_relaxed);
+  mutator.is_stopping.store(false, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   if (mutator.stop_note.load(std::memory_order_relaxed) != 0) park(mutator);
 }
@@ -732,6 +756,7 @@ void Handshake::catch_up(Mutator& mutator) {
 void Handshake::enter_marking_late(Mutator& mutator) {
   mutator.capture.clear();  // of an older stop
   mutator.log.empty();
+  mutator.claimed_when_armed = mutator.claimed_bytes;
   mutator.armed.store(1, std::memory_order_relaxed);
   // Release: all of the above. Pairs with leave_blocked (acquire).
   mutator.epoch.store(epoch(), std::memory_order_release);
@@ -774,8 +799,13 @@ void Handshake::on_signal(int, siginfo_t*, void* context) {
     // the stack; the red zone below the interrupted stack pointer is in between.
     const bool in_unit =
         m.in_unit.load(std::memory_order_relaxed) != 0 && !is_planted(Fault::barrier_split);
-    if (in_unit || m.critical_depth.load(std::memory_order_relaxed) != 0 ||
-        !self.is_on_stack(m, context)) {
+    // A part of the thread's own stack may be its alternate one: then what was interrupted is elsewhere, too.
+    const stack_t& alternate = static_cast<const ucontext_t*>(context)->uc_stack;
+    const bool on_alternate = reinterpret_cast<std::uintptr_t>(context) -
+                                  reinterpret_cast<std::uintptr_t>(alternate.ss_sp) <
+                              alternate.ss_size;
+    if (in_unit || m.critical_depth.load(std::memory_order_relaxed) != 0 || on_alternate ||
+        !is_on_stack(m, context)) {
       m.stop_note.store(1, std::memory_order_relaxed);
     } else {
       // Of this stop: the next one cannot begin before this thread has stopped.

@@ -145,6 +145,7 @@ class Handshake {
   void fit_capture(Mutator& mutator);
 
   std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }
+  static bool is_on_stack(Mutator& mutator, const void* p);
   // That ran, or waited inside the library, when the last stop began. A hint.
   std::size_t awake() const { return x_awake.load(std::memory_order_relaxed); }
   int signal() const { return x_signal; }
@@ -229,7 +230,6 @@ class Handshake {
   void wait_for_noted(std::size_t running);
   void ask(Mutator& mutator);
   static void stop_ended(Mutator& mutator);
-  static bool is_on_stack(Mutator& mutator, const void* p);
   void name_laggards(std::uint64_t waited_ns);
   bool list_tls(Mutator& mutator);
   void free(Mutator& mutator);

@@ -341,12 +341,16 @@ Marker::mark_range(const void* begin, const void* end) {
   }
 }
 
-void Marker::keep_construction(const void* address) {
+void Marker::shade_construction(const void* address) {
   const Cell cell = find_allocated_cell(x_map, reinterpret_cast<std::uintptr_t>(address));
-  if (!cell) return;  // its constructor has thrown, and it has been given back
-  if (!shade(cell.span, cell.index, x_markers)) return;
+  if (!cell || !shade(cell.span, cell.index, x_markers)) return;
   ++x_marked_objects;
   x_marked_bytes += cell.bytes();
+}
+
+void Marker::queue_construction(const void* address) {
+  const Cell cell = find_allocated_cell(x_map, reinterpret_cast<std::uintptr_t>(address));
+  if (!cell) return;  // its constructor has thrown, and it has been given back
   if (x_queue.push(grey_work(cell.address() | kWordByWord, cell.span->kind->id))) return;
   mark_range(address, static_cast<const char*>(address) +
                           cell.bytes());  // not to be postponed: that would trace it

@@ -49,9 +49,10 @@ class Marker {
   // Every aligned word of [begin, end).
   void mark_range(const void* begin, const void* end);
 
-  // A cell under construction is kept, and read word by word instead of being traced [cell.construction]. To be called for all
-  // of them before any other root of the cycle, so that none is found white.
-  void keep_construction(const void* cell);
+  // A cell under construction is kept, and read word by word instead of being traced [cell.construction]: first all of them are
+  // shaded, before any other root of the cycle, so that none is found white; then each is queued.
+  void shade_construction(const void* cell);
+  void queue_construction(const void* cell);
 
   // The coordinator: follows references until no marker has any left. What did not fit into queues may still be grey: then it has
   // been postponed.

@@ -63,6 +63,8 @@ struct Mutator : LocalCache {
   // Critical sections of the library itself that are open: 0 or 1. Written by the owner; read by the stopper, for its message,
   // and by a thread that forks.
   std::atomic<std::uint8_t> internal_depth{0};
+  // Between running and not, with critical_depth at 1: no gc::critical of the program's. Owner only, and its signal handlers.
+  std::atomic<bool> is_stopping{false};
   // 1 while another thread forks: no critical section of the library may be entered [fork.quiet]. Written by the thread that
   // forks; the owner waits for 0.
   std::atomic<std::uint32_t> fork_gate{0};

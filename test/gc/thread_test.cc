@@ -214,6 +214,7 @@ TEST_CASE("exceptions pass through blocking_call, and the thread can be stopped 
 }
 
 TEST_CASE("a thread that is cancelled inside blocking_call leaves the registry") {
+  collect();  // this thread is attached
   const std::uint64_t threads = gc::stats().threads_count;
   std::atomic<int> ready{0};
   static std::atomic<int> destroyed;
@@ -257,7 +258,54 @@ TEST_CASE("a thread that is cancelled inside blocking_call leaves the registry")
   close(pipe_ends[1]);
 }
 
+TEST_CASE("a thread that is cancelled while it is stopped unwinds when the world runs again") {
+  collect();  // this thread is attached
+  const std::uint64_t threads = gc::stats().threads_count;
+  static std::atomic<int> lost;
+  static std::atomic<int> destroyed;
+  lost = 0;
+  destroyed = 0;
+  std::atomic<bool> end{false};
+  std::thread collector = start_thread([&] {
+    while (!end) gc::collect();
+  });
+  const int rounds = static_cast<int>(many(300));
+  for (int i = 0; i < rounds; ++i) {
+    pthread_t thread;
+    REQUIRE(pthread_create(
+                &thread, nullptr,
+                [](void* number) -> void* {
+                  Lists lists(reinterpret_cast<std::uintptr_t>(number));
+                  struct Allocates {
+                    ~Allocates() {
+                      if (!intact(make_node(7), 7)) ++lost;
+                      ++destroyed;
+                    }
+                  } const guard;
+                  volatile char frame[100'000];  // the owner itself captures such a stack
+                  for (std::size_t at = 0; at < sizeof frame; at += 4096) frame[at] = 1;
+                  for (;;) {
+                    if (!lists.step()) ++lost;
+                    usleep(20);  // a cancellation point in which a stop may find it
+                  }
+                  return nullptr;
+                },
+                reinterpret_cast<void*>(static_cast<std::uintptr_t>(i))) == 0);
+    gc::blocking_call([&] {
+      usleep(300);
+      pthread_cancel(thread);
+      pthread_join(thread, nullptr);
+    });
+  }
+  end = true;
+  join(collector);
+  CHECK(lost == 0);
+  CHECK(destroyed == rounds);
+  CHECK(gc::stats().threads_count == threads);
+}
+
 TEST_CASE("threads are cancelled anywhere while others collect, a thousand times") {
+  collect();  // this thread is attached
   const std::uint64_t threads = gc::stats().threads_count;
   const auto seed = test_seed();
   INFO("TRICOLOR_TEST_SEED=" << seed);

@@ -91,14 +91,14 @@ template <class T>
 inline void construct_slot(T** slot, T* value) {
   if (word_before_construction(slot) != 0) {
     thread_cache* const cache = current_cache;
-    if (cache != nullptr) {
-      cache->enter_unit();
-      if (cache->armed.load(std::memory_order_relaxed) != 0) [[unlikely]]
-        return construct_slow(cache, slot_word(slot), word_of(value));
-      __atomic_store_n(slot, value, __ATOMIC_RELAXED);
-      cache->leave_unit();
-      return;
-    }
+    if (cache == nullptr) [[unlikely]]
+      return construct_slow(nullptr, slot_word(slot), word_of(value));
+    cache->enter_unit();
+    if (cache->armed.load(std::memory_order_relaxed) != 0) [[unlikely]]
+      return construct_slow(cache, slot_word(slot), word_of(value));
+    __atomic_store_n(slot, value, __ATOMIC_RELAXED);
+    cache->leave_unit();
+    return;
   }
   __atomic_store_n(slot, value, __ATOMIC_RELAXED);
 }
