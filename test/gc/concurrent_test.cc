@@ -120,6 +120,54 @@ TEST_CASE("cells that a blocked thread has claimed are not traced before they ar
 
 namespace {
 
+std::atomic<int> traces_under_construction{0};
+
+// Its constructor makes the rest of a chain, each of which refers back to the one that makes it.
+struct Chain {
+  Chain(int left, Chain* maker) : back(maker) {
+    if (left == 0) {
+      collect();
+    } else {
+      next = gc::make<Chain>(left - 1, this);
+    }
+    ready = true;
+  }
+  gc::ptr<Chain> back;
+  gc::ptr<Chain> next;
+  bool ready = false;
+  void trace(gc::tracer& t) const noexcept {
+    if (!ready) ++traces_under_construction;
+    t(back);
+    t(next);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("child makes objects in constructors of others", "[.child]") {
+  // So that there are two markers, for a while.
+  gc::root<Node> heap;
+  for (std::uint64_t i = 0; i < 200'000; ++i) heap = make_node(i, heap);
+  for (int round = 0; round < 20; ++round) {
+    gc::root<Chain> chain = gc::make<Chain>(1'200, nullptr);
+    int length = 0;
+    for (const Chain* c = chain.get(); c != nullptr; c = c->next) ++length;
+    CHECK(length == 1'201);
+  }
+  CHECK(traces_under_construction == 0);
+}
+
+TEST_CASE("no object is traced while it is under construction, however many there are",
+          "[process]") {
+  const ProgramEnd end =
+      run_program("child makes objects in constructors of others",
+                  {{"TRICOLOR_DEBUG", GENERATE("workers=2", "workers=2,tinybuffers=1")}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+namespace {
+
 struct Throwing {
   std::array<gc::ptr<Node>, 20> nodes;
   template <class Then>

@@ -804,12 +804,37 @@ TEST_CASE("child has a signal handler that forks", "[.child]") {
   action.sa_handler = report_crash;
   action.sa_flags = SA_RESTART;
   REQUIRE(sigaction(SIGUSR1, &action, nullptr) == 0);
+  action.sa_flags = SA_RESTART | SA_ONSTACK;
+  REQUIRE(sigaction(SIGUSR2, &action, nullptr) == 0);
+  std::vector<char> alternate(256 << 10);
+  stack_t stack = {};
+  stack.ss_sp = alternate.data();
+  stack.ss_size = alternate.size();
+  REQUIRE(sigaltstack(&stack, nullptr) == 0);
   gc::root<Node> kept = make_node(1);
   gc::collect();
   tricolor::impl::Heap& heap = *tricolor::impl::Heap::existing();
   constexpr int kRounds = 20;
   for (int round = 0; round < kRounds; ++round) {
-    std::array<std::thread, 3> threads;
+    std::array<std::thread, 5> threads;
+    raise(SIGUSR2);  // on an alternate stack, on top of the program
+    {                // comes out of blocking_call while a stop waits for us
+      std::atomic<bool> attached{false};
+      std::atomic<bool> end{false};
+      const gc::critical section;
+      threads[3] = std::thread([&] {
+        while (!attached) std::this_thread::yield();
+        gc::collect();
+      });
+      threads[4] = fork_by_handler_inside([&] {
+        const gc::thread_scope attach;
+        attached = true;
+        while (!end) gc::blocking_call([] { std::this_thread::yield(); });
+      });
+      end = true;
+    }
+    join(threads[3]);
+    join(threads[4]);
     {  // waits for a cycle, which waits for us
       const gc::critical section;
       threads[0] = fork_by_handler_inside([] { gc::collect(); });
@@ -825,9 +850,9 @@ TEST_CASE("child has a signal handler that forks", "[.child]") {
       const tricolor::impl::Guard guard(heap.roots().mutex());
       threads[2] = fork_by_handler_inside([handle] { delete handle; });
     }
-    for (std::thread& thread : threads) join(thread);
+    for (std::size_t i = 0; i < 3; ++i) join(threads[i]);
   }
-  CHECK(good_children == 3 * kRounds);
+  CHECK(good_children == 5 * kRounds);
   CHECK(intact(kept, 1));
 }
 
