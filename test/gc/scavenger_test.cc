@@ -217,7 +217,9 @@ TEST_CASE("what the heap needs up to its next goal stays: a steady heap gives no
     pause_ms(5);
   }
   const auto after = gc::stats();
-  CHECK(after.released_bytes_total - before.released_bytes_total <= 16 * kMiB);
+  // Goals differ a little from cycle to cycle. If what is free after each went back, it would be as much as is allocated.
+  CHECK(after.released_bytes_total - before.released_bytes_total <=
+        (after.allocated_bytes_total - before.allocated_bytes_total) / 8);
   gc::set_percent(percent);
   kept = nullptr;
   collect();
