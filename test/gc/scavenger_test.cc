@@ -217,9 +217,10 @@ TEST_CASE("what the heap needs up to its next goal stays: a steady heap gives no
     pause_ms(5);
   }
   const auto after = gc::stats();
-  // Goals differ a little from cycle to cycle. If what is free after each went back, it would be as much as is allocated.
+  // Goals differ a little from cycle to cycle, and who runs past one leaves pages that the next does not need. If what is free
+  // after each went back, it would be as much as is allocated.
   CHECK(after.released_bytes_total - before.released_bytes_total <=
-        (after.allocated_bytes_total - before.allocated_bytes_total) / 8);
+        (after.allocated_bytes_total - before.allocated_bytes_total) / 4);
   gc::set_percent(percent);
   kept = nullptr;
   collect();
