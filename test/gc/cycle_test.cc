@@ -56,7 +56,8 @@ TEST_CASE("threads that reach the goal together make one cycle, not one each") {
   INFO("room " << room);
   // Fewer where a mark is slow: what is allocated meanwhile is alive for it, and the next goal is farther.
   CHECK(cycles >= 80'000'000 / room / 4);
-  CHECK(cycles <= 80'000'000 / room + 4);
+  // More where cycles begin at the earliest trigger, 70 % of the way, and end there.
+  CHECK(cycles <= 80'000'000 / room * 10 / 7 + 4);
   gc::set_percent(percent);
   collect();
 }
