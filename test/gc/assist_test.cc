@@ -238,6 +238,36 @@ TEST_CASE("debts that are paid with nothing are noticed", "[process]") {
   CHECK(end.exit_code != 0);
 }
 
+TEST_CASE("child comes back while a mark is held", "[.child]") {
+  gc::set_percent(2'000);  // a goal far above the 50 MB
+  std::atomic<int> ready{0}, go{0};
+  std::atomic<bool> done{false};
+  std::thread thread = start_thread([&] {
+    for (int i = 0; i < 50; ++i) gc::make_array<char>(1'000'000);
+    gc::blocking_call([&] {
+      raise(ready, 1);
+      wait_until(go, 1);
+    });
+    make_node(1);
+    done = true;
+  });
+  wait_until(ready, 1);
+  HeldMark mark(kParts);
+  raise(go, 1);
+  CHECK(comes_true([&] { return done.load(); }));
+  CHECK(assists().assist_work_bytes() == 0);
+  mark.end();
+  join(thread);
+}
+
+TEST_CASE("a thread that was idle when marking began does not owe for what it allocated before",
+          "[process]") {
+  const ProgramEnd end =
+      run_program("child comes back while a mark is held", {{"TRICOLOR_DEBUG", kOneMarker}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
 TEST_CASE("child never assists while a mark is held", "[.child]") {
   HeldMark mark(kParts);
   gc::set_percent(100);

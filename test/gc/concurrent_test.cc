@@ -248,6 +248,24 @@ TEST_CASE(
   CHECK(intact(field->other, 42));
 }
 
+TEST_CASE("a constructor on a thread that is not attached shades what it overwrites") {
+  if (stressed()) return;
+  Hidden object;
+  on_thread([&] {
+    gate = gc::make<Gate>();
+    gate->node = make_node(1);  // not scanned before the mark goes on
+    gate->node->next = make_node(42);
+    object = Hidden(gate->node->next);
+  });
+  scrub_stack();
+  {
+    const HeldMark mark;
+    std::thread thread([] { new (&gate->node->next) gc::ptr<Node>(nullptr); });
+    join(thread);
+  }
+  CHECK(alive(object));  // it was there when the mark began
+}
+
 TEST_CASE("references on a large stack are marked beside the program, but for the first time") {
   const gc::thread_scope attach;
   const auto& settings = tricolor::impl::Heap::existing()->settings();

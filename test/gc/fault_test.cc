@@ -417,8 +417,10 @@ TEST_CASE("child reads slots that another thread is about to clear", "[.child]")
     repeat([&](std::uint64_t) {
       tricolor::impl::MarkEpoch epoch = handshake.epoch();
       for (tricolor::impl::MarkEpoch before = epoch;
-           epoch == before || !tricolor::impl::is_marking(epoch); epoch = handshake.epoch())
+           epoch == before || !tricolor::impl::is_marking(epoch); epoch = handshake.epoch()) {
         before = epoch;
+        if (tricolor::impl::kStopByPolls) gc::safepoint();
+      }
       // A cycle has just begun to mark.
       std::array<Node*, kNodes> taken;
       for (std::size_t i = kNodes; i-- > 0;) taken[i] = last[i];

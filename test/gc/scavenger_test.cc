@@ -158,7 +158,7 @@ TEST_CASE("child traces what it gives back", "[.child]") {
     std::memset(large.get(), 1, 100 * kMiB);
   });
   collect();
-  for (int wait = 0; wait < 3'000 && gc::stats().released_bytes_total < 90 * kMiB; ++wait)
+  for (int wait = 0; wait < 12'000 && gc::stats().released_bytes_total < 90 * kMiB; ++wait)
     pause_ms(10);
   collect();
   gc::make_array<char>(kMiB);

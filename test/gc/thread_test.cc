@@ -259,6 +259,12 @@ TEST_CASE("a thread that is cancelled inside blocking_call leaves the registry")
 }
 
 TEST_CASE("a thread that is cancelled while it is stopped unwinds when the world runs again") {
+  if (tricolor::impl::kStopByPolls) {
+    WARN(
+        "skipped: no signal stops threads in this build (and ThreadSanitizer loses sight of a "
+        "thread that is cancelled inside one of its interceptors)");
+    return;
+  }
   collect();  // this thread is attached
   const std::uint64_t threads = gc::stats().threads_count;
   static std::atomic<int> lost;
