@@ -117,7 +117,8 @@ each_contestant() {
   [ -z "$mimalloc" ] || [ ! -x "$build/bench/${question}_malloc" ] ||
     echo "mimalloc env LD_PRELOAD=$mimalloc $build/bench/${question}_malloc $*"
 }
-find_mimalloc() { /sbin/ldconfig -p | awk '/libmimalloc\.so/ { print $NF; exit }'; }
+# To the end of the list: a reader that leaves early fails the writer, and with it this script.
+find_mimalloc() { /sbin/ldconfig -p | awk '/libmimalloc\.so/ && !found { print $NF; found = 1 }'; }
 
 # ---------------------------------------------------------------------------------------- the run
 
