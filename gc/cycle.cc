@@ -346,9 +346,9 @@ void Cycle::mark_until_nothing_is_grey() {
     if (!x_beside_the_program) break;
     if (shade_logs() && !is_planted(Fault::no_last_test)) continue;
     perturb();
+    x_pacing.begin_stop(x_record.processors_count, x_record.number);
     x_marked_ns = os::now_ns();
     x_marked_cpu_ns = os::thread_cpu_ns();
-    x_pacing.begin_stop(x_record.processors_count, x_record.number);
     count_stop(x_heap.handshake().stop(Handshake::Purpose::end));
     const std::uint64_t before = x_crew.coordinator().marked_bytes();
     const bool ended = end_marking();

@@ -1,6 +1,7 @@
 #include "gc/pacing.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "alloc/base/os.h"
 #include "gc/heap.h"
@@ -105,8 +106,10 @@ void Pacing::forget_clocks() {
 
 Pacing::Told Pacing::clocks(std::uint64_t now_ns) const {
   const Assists& assists = x_heap.assists();
-  return {now_ns, assists.cpu_ns() + x_heap.cycle().scavenger().assist_ns(), assists.spare_cpu_ns(),
-          os::process_cpu_ns()};
+  return {.at_ns = now_ns,
+          .assist_ns = assists.cpu_ns() + x_heap.cycle().scavenger().assist_ns(),
+          .spare_ns = assists.spare_cpu_ns(),
+          .process_cpu_ns = std::nullopt};
 }
 
 // The CPUs that no thread of the program and no worker wants. Who wants one and does not get it (other processes, a hypervisor)
@@ -120,21 +123,27 @@ double Pacing::unwanted_cpus() const {
   return std::max(0.0, x_cpus - wanted);
 }
 
-// CPU time that the limiter has not been told yet; at `now_ns` it is told. The kernel brings the process's clock up to date at
-// its ticks only, 4 ms apart: what is more than there was since the last call belongs to the time before or after.
+// CPU time that the limiter has not been told yet; at `now_ns` it is told.
+//
+// The process's clock costs the kernel a walk of all threads, so it is read only where something may have been idle. It is
+// brought up to date at ticks, 4 ms apart: what is more than there was since the last call belongs to the time before or after.
 CpuLimiter::Spent Pacing::spent(std::uint64_t now_ns) {
   constexpr std::uint64_t kMostKeptNs = 10'000'000;  // for each CPU
-  const Told now = clocks(now_ns);
-  const Told before = x_told;
-  const std::uint64_t wall = now.at_ns - before.at_ns;
-  const std::uint64_t all = wall * x_cpus;
-  const std::uint64_t used = now.process_cpu_ns - before.process_cpu_ns;
-  x_told = now;
-  if (used > all) x_told.process_cpu_ns -= std::min(used - all, kMostKeptNs * x_cpus);
-  const std::uint64_t idle = used < all ? all - used : 0;
-  const auto unwanted = static_cast<std::uint64_t>(static_cast<double>(wall) * unwanted_cpus());
-  return {.assist_ns = now.assist_ns - before.assist_ns,
-          .idle_ns = std::min(idle, unwanted) + (now.spare_ns - before.spare_ns)};
+  const Told before = std::exchange(x_told, clocks(now_ns));
+  const std::uint64_t wall = now_ns - before.at_ns;
+  std::uint64_t idle = 0;
+  if (const double unwanted = unwanted_cpus(); unwanted > 0) {
+    x_told.process_cpu_ns = os::process_cpu_ns();
+    const std::uint64_t all = wall * x_cpus;
+    const std::uint64_t used = *x_told.process_cpu_ns - before.process_cpu_ns.value_or(0);
+    if (before.process_cpu_ns && used < all) {
+      idle = std::min(all - used, static_cast<std::uint64_t>(static_cast<double>(wall) * unwanted));
+    } else if (before.process_cpu_ns) {
+      *x_told.process_cpu_ns -= std::min(used - all, kMostKeptNs * x_cpus);
+    }
+  }
+  return {.assist_ns = x_told.assist_ns - before.assist_ns,
+          .idle_ns = idle + (x_told.spare_ns - before.spare_ns)};
 }
 
 void Pacing::update_limiter(Mutator& mutator) {

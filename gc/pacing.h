@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include "alloc/base/lock.h"
 #include "gc/cpu_limiter.h"
@@ -75,7 +76,8 @@ class Pacing {
   bool reached(const std::atomic<std::uint64_t>& bytes) const;
   void publish();
   struct Told {
-    std::uint64_t at_ns = 0, assist_ns = 0, spare_ns = 0, process_cpu_ns = 0;
+    std::uint64_t at_ns = 0, assist_ns = 0, spare_ns = 0;
+    std::optional<std::uint64_t> process_cpu_ns;  // where it has been read
   };
   Told clocks(std::uint64_t now_ns) const;
   double unwanted_cpus() const;
@@ -89,7 +91,7 @@ class Pacing {
   Pacer x_pacer;
   CpuLimiter x_limiter{1, 0};
   bool x_limiter_stopped = false;  // between begin_stop and end_stop
-  Told x_told;  // what the limiter knows; CPU time of the process at most as much as there was
+  Told x_told;                     // what the limiter knows
   std::uint32_t x_cpus = 1;
   std::uint64_t x_cycle = 0;
 

@@ -564,7 +564,6 @@ TEST_CASE("child storms at the memory limit", "[.child]") {
   CHECK(now.cycles_total - before.cycles_total >= 5);
   // Half of the CPU time that there was. (Of what the process took it is more when the program's threads wait.)
   CHECK(spent_ns <= took_ns * os::cpu_count() / 2);
-  CHECK(now.limited_cycle_last > before.cycles_total);
   CHECK(made >= 500'000);
   for (const auto& list : lists) CHECK(length_of(list) == kNodes);
 }
