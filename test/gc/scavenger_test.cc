@@ -152,13 +152,16 @@ TEST_CASE("after a spike the process is within 5 % of the heap goal in 30 s", "[
   if (std::getenv("TRICOLOR_TEST_SHOW") != nullptr) std::printf("%s", end.output.c_str());
 }
 
+// Of 100 MiB; goals are farther with a sanitizer, whose globals count.
+constexpr std::uint64_t kGivenBack = (kShadowMemory ? 60 : 90) * kMiB;
+
 TEST_CASE("child traces what it gives back", "[.child]") {
   on_thread([] {
     gc::root<char> large(gc::make_array<char>(100 * kMiB).data());
     std::memset(large.get(), 1, 100 * kMiB);
   });
   collect();
-  for (int wait = 0; wait < 12'000 && gc::stats().released_bytes_total < 90 * kMiB; ++wait)
+  for (int wait = 0; wait < 3'000 && gc::stats().released_bytes_total < kGivenBack; ++wait)
     pause_ms(10);
   collect();
   gc::make_array<char>(kMiB);
@@ -189,12 +192,12 @@ TEST_CASE("scavtrace=1 says in Go's grammar what has gone back to the system", "
       ++forced;
       CHECK(fields[1] == "0");
       CHECK(std::stoull(fields[2]) >= 1024);
-      CHECK(std::stoull(fields[3]) >= 90 * 1024);
+      CHECK(std::stoull(fields[3]) >= kGivenBack >> 10);
     }
   }
   CHECK(lines >= 3);
   CHECK(forced == 1);
-  CHECK(background >= 90 * 1024);
+  CHECK(background >= kGivenBack >> 10);
 }
 
 TEST_CASE("what the heap needs up to its next goal stays: a steady heap gives nothing back") {
