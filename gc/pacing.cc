@@ -150,8 +150,9 @@ void Pacing::update_limiter(Mutator& mutator) {
   if (!limits_cpu()) return;
   const CriticalSection critical(mutator);
   if (!x_lock.try_lock()) return;
-  update_limiter(CpuLimiter::kUpdatePeriodNs);  // no cycle marks, or it tells those who wait itself
+  const bool limits = update_limiter(CpuLimiter::kUpdatePeriodNs);
   x_lock.unlock();
+  if (limits) x_heap.assists().forgive();
 }
 
 // True when it has begun to limit.
