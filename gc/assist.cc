@@ -194,6 +194,16 @@ void Assists::count_marked(const Done& done) {
   x_conservative_cells.fetch_add(done.conservative_cells, std::memory_order_relaxed);
 }
 
+void Assists::count_scanned(const ScanCounts& scanned) {
+  for (std::size_t c = 0; c < scanned.size(); ++c) {
+    if (scanned[c] != 0) x_scanned[c].fetch_add(scanned[c], std::memory_order_relaxed);
+  }
+}
+
+void Assists::add_scanned(ScanCounts& to) const {
+  for (std::size_t c = 0; c < to.size(); ++c) to[c] += x_scanned[c].load(std::memory_order_relaxed);
+}
+
 void Assists::count_cpu(std::uint64_t ns) {
   x_cpu_ns.fetch_add(ns, std::memory_order_relaxed);
   x_heap.cycle().pacing().note_assist();
@@ -219,6 +229,7 @@ void Assists::begin_cycle() {
   x_work_bytes.store(0, std::memory_order_relaxed);
   x_assist_work_bytes.store(0, std::memory_order_relaxed);
   x_conservative_cells.store(0, std::memory_order_relaxed);
+  for (auto& count : x_scanned) count.store(0, std::memory_order_relaxed);
 }
 
 void Assists::forgive() {

@@ -40,8 +40,10 @@
 //   (gc::external_memory). Credit is only what workers have scanned, and is taken once.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
+#include <tuple>
 
 #include "alloc/base/lock.h"
 #include "gc/pacer.h"
@@ -96,6 +98,8 @@ class Assists {
     std::uint64_t objects, bytes, conservative_cells;
   };
   void count_marked(const Done& done);
+  // gctrace=2: likewise.
+  void count_scanned(const ScanCounts& scanned);
   // CPU time of an assist, since the last call. The limiter hears of it.
   void count_cpu(std::uint64_t ns);
   // What a worker has had of a CPU beyond its share, because nobody else wanted it or somebody waits for it.
@@ -122,6 +126,7 @@ class Assists {
   std::uint64_t conservative_cells() const {
     return x_conservative_cells.load(std::memory_order_relaxed);
   }
+  void add_scanned(ScanCounts& to) const;
   // How long threads were kept at a time, marking or in line; since the start.
   void read_times(histogram& out) const { x_times.read(out); }
 
@@ -167,6 +172,7 @@ class Assists {
 
   std::atomic<std::uint64_t> x_work_bytes{0}, x_assist_work_bytes{0}, x_cpu_ns{0},
       x_spare_cpu_ns{0}, x_conservative_cells{0};
+  std::array<std::atomic<std::uint64_t>, std::tuple_size_v<ScanCounts>> x_scanned = {};
   Histogram x_times;
 };
 

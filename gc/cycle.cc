@@ -52,7 +52,9 @@ bool Cycle::create() {
   Metadata& metadata = x_heap.allocator().metadata;
   x_copy = static_cast<char*>(metadata.take(kCopyBytes));
   if (x_copy == nullptr ||
-      !x_crew.create(x_heap.settings().tinybuffers != 0 ? 4 : WorkPacket::kEntries)) {
+      !x_crew.create(
+          x_heap.settings().tinybuffers != 0 ? 4 : WorkPacket::kEntries,
+          x_heap.settings().gctrace > 1 ? Marker::CountScans::yes : Marker::CountScans::no)) {
     return false;
   }
   x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);
@@ -77,6 +79,7 @@ void Cycle::finish_previous_sweep() {
   x_sweeper.finish();
   if (x_phase.now() != Phase::kSweep) return;
   x_phase.advance(Phase::kSweep, Phase::kOff);
+  if (x_heap.settings().gcpacertrace != 0) print_sweep_trace(x_sweeper.record());
   x_pacing.commit(SweepState::kDone);
   if (x_heap.settings().scavtrace != 0) x_scavenger.print_trace();
 }
@@ -520,6 +523,12 @@ void Cycle::close() {
       100 * (gc_cpu_ns() - x_numbers.idle_cpu_ns.load(std::memory_order_relaxed)) /
       std::max<std::uint64_t>(1, since_init_ns * x_record.processors_count));
   if (x_heap.settings().gctrace != 0) print_trace(x_record);
+  if (x_heap.settings().gctrace > 1) {
+    ScanCounts scanned = {};
+    x_crew.add_scanned(scanned);
+    x_heap.assists().add_scanned(scanned);
+    print_scan_trace(scanned);
+  }
   if (x_heap.settings().gcpacertrace != 0) print_pacer_trace(x_record);
 }
 

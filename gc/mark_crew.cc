@@ -8,7 +8,8 @@
 
 namespace tricolor::impl {
 
-bool MarkCrew::create(std::size_t packet_entries) {
+bool MarkCrew::create(std::size_t packet_entries, Marker::CountScans count_scans) {
+  x_count_scans = count_scans;
   x_packet_entries = packet_entries;
   x_markers[0] = make_marker();
   x_made = x_markers[0] != nullptr ? 1 : 0;
@@ -24,7 +25,8 @@ Marker* MarkCrew::make_marker() {
     if (packet != nullptr) x_pool.give_empty(packet);
     return nullptr;
   }
-  return ::new (memory) Marker(x_allocator, x_pool, x_assists, packet, x_packet_entries);
+  return ::new (memory)
+      Marker(x_allocator, x_pool, x_assists, packet, x_packet_entries, x_count_scans);
 }
 
 bool MarkCrew::start_helper() {
@@ -105,6 +107,12 @@ void MarkCrew::end_helpers() {
   x_pool.end_helpers();
   while (x_started > 1) pthread_join(x_threads[--x_started], nullptr);
   x_pool.let_helpers_come();
+}
+
+void MarkCrew::add_scanned(ScanCounts& to) const {
+  for (std::size_t i = 0; i < x_made; ++i) {
+    for (std::size_t c = 0; c < to.size(); ++c) to[c] += x_markers[i]->scanned()[c];
+  }
 }
 
 std::uint64_t MarkCrew::sum(std::uint64_t (Marker::*count)() const) const {

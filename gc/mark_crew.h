@@ -26,7 +26,7 @@ class MarkCrew {
       : x_allocator(allocator), x_pool(pool), x_assists(assists) {}
 
   // Packets are filled up to `packet_entries`. False when memory is refused.
-  bool create(std::size_t packet_entries);
+  bool create(std::size_t packet_entries, Marker::CountScans count_scans);
 
   // Opens a cycle with about `markers`, the coordinator included: fewer where memory or threads are refused. Helpers for `most`
   // of them are started if they are not there yet: by the first cycle of a heap that may want them, and not when memory has
@@ -57,6 +57,7 @@ class MarkCrew {
   std::uint64_t marked_objects() const { return sum(&Marker::marked_objects); }
   std::uint64_t conservative_cells() const { return sum(&Marker::conservative_cells); }
   std::uint64_t work_bytes() const { return sum(&Marker::work_bytes); }
+  void add_scanned(ScanCounts& to) const;
   std::uint64_t helpers_cpu_ns() const { return sum(&Marker::cpu_ns); }
 
   // A marker for a thread of the program that assists, null when all are lent out. Any thread.
@@ -74,6 +75,7 @@ class MarkCrew {
   PacketPool& x_pool;
   Assists& x_assists;
   std::size_t x_packet_entries = 0;
+  Marker::CountScans x_count_scans = Marker::CountScans::no;
   std::array<Marker*, kMostMarkers> x_markers = {};  // the first one coordinates
   std::size_t x_made = 0;
   std::array<pthread_t, kMostMarkers> x_threads = {};  // of helper i

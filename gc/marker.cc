@@ -27,12 +27,13 @@ struct Marker::Tracer : tracer {
 };
 
 Marker::Marker(Allocator& allocator, PacketPool& pool, Assists& assists, WorkPacket* own_packet,
-               std::size_t packet_entries)
+               std::size_t packet_entries, CountScans count_scans)
     : x_allocator(allocator),
       x_map(allocator.map),
       x_pool(pool),
       x_assists(assists),
-      x_queue(pool, own_packet, packet_entries) {}
+      x_queue(pool, own_packet, packet_entries),
+      x_count_scans(count_scans) {}
 
 void Marker::begin(Markers markers) {
   x_markers = markers;
@@ -44,6 +45,7 @@ void Marker::begin(Markers markers) {
   x_look_at_bytes = kLookBytes;
   x_share = 1;
   x_cpu_ns = 0;
+  if (x_count_scans == CountScans::yes) x_scanned = {};
 }
 
 void Marker::begin_share(double cpus, SpareCpu spare) {
@@ -146,8 +148,7 @@ std::uint64_t Marker::assist(std::uint64_t work) {
     report_work();
     // Before the cycle can end, whose numbers these are.
     count_assist_cpu();
-    x_assists.count_marked({x_marked_objects, x_marked_bytes, x_conservative_cells});
-    x_marked_objects = x_marked_bytes = x_conservative_cells = 0;
+    count_assist_marked();
     x_pool.end_assist();
     done = x_work_bytes;
     if (left) break;
@@ -191,6 +192,12 @@ bool Marker::follow() {
 void Marker::count_assist_cpu() {
   const std::uint64_t now_cpu_ns = os::thread_cpu_ns();
   x_assists.count_cpu(now_cpu_ns - std::exchange(x_seen_cpu_ns, now_cpu_ns));
+}
+
+void Marker::count_assist_marked() {
+  x_assists.count_marked({x_marked_objects, x_marked_bytes, x_conservative_cells});
+  x_marked_objects = x_marked_bytes = x_conservative_cells = 0;
+  if (x_count_scans == CountScans::yes) x_assists.count_scanned(std::exchange(x_scanned, {}));
 }
 
 bool Marker::must_leave() {
@@ -244,11 +251,17 @@ void Marker::report_work() {
     x_assists.count_work(work, x_is_assist ? Assists::By::debtor : Assists::By::worker);
 }
 
+inline void Marker::count_scan(const Kind& kind) {
+  if (x_count_scans == CountScans::yes) [[unlikely]]
+    ++x_scanned[kind.size_class];
+}
+
 inline void Marker::scan(GreyWork work) {
   const Kind& kind = x_allocator.kinds[kind_of(work)];
   char* const address = reinterpret_cast<char*>(address_of(work));
   x_work_bytes += kind.cell_bytes;  // 0 for large objects, whose pieces count
   if ((work & kWordByWord) != 0) [[unlikely]] {
+    count_scan(kind);
     mark_range(address, address + find_cell(x_map, address_of(work)).bytes());
   } else if ((work & kRestOfObject) == 0) {
     scan_cell(kind, address);
@@ -260,6 +273,7 @@ inline void Marker::scan(GreyWork work) {
 }
 
 inline void Marker::scan_cell(const Kind& kind, char* cell) {
+  count_scan(kind);
   if (kind.word_map == 0) [[unlikely]]
     return scan_unusual(kind, cell);
   for (std::uint64_t map = kind.word_map; map != 0; map &= map - 1) {

@@ -31,8 +31,10 @@ namespace tricolor::impl {
 
 class Marker {
  public:
+  // With CountScans::yes also by size class what is scanned (gctrace=2).
+  enum class CountScans : std::uint8_t { no, yes };
   Marker(Allocator& allocator, PacketPool& pool, Assists& assists, WorkPacket* own_packet,
-         std::size_t packet_entries);
+         std::size_t packet_entries, CountScans count_scans);
 
   // Forgets the counts of the last cycle. `markers`: whether others may mark beside this one.
   void begin(Markers markers);
@@ -73,6 +75,7 @@ class Marker {
   std::uint64_t marked_objects() const { return x_marked_objects; }
   std::uint64_t conservative_cells() const { return x_conservative_cells; }
   std::uint64_t work_bytes() const { return x_work_bytes; }
+  const ScanCounts& scanned() const { return x_scanned; }
   // Of a helper's thread, while it worked.
   std::uint64_t cpu_ns() const { return x_cpu_ns; }
 
@@ -109,6 +112,7 @@ class Marker {
   void visit(Candidate candidate);
   bool mark_cell(PageRecord* span, std::uint32_t index, std::uintptr_t cell);
   void scan(GreyWork work);
+  void count_scan(const Kind& kind);
   void scan_cell(const Kind& kind, char* cell);
   void scan_unusual(const Kind& kind, char* cell);
   void scan_piece(const Kind& kind, char* object, std::size_t bytes, std::size_t from);
@@ -120,6 +124,7 @@ class Marker {
   bool look_around();
   bool must_leave();
   void count_assist_cpu();
+  void count_assist_marked();
   bool give_all();
   void report_work();
   std::uint64_t own_time_ns() const;
@@ -132,6 +137,7 @@ class Marker {
   Ring<Candidate, kCandidates> x_candidates;
   Ring<GreyWork, kGreys> x_greys;
   Markers x_markers = Markers::one;
+  const CountScans x_count_scans;
   std::uint64_t x_words_found = 0;
   std::uint64_t x_marked_bytes = 0;
   std::uint64_t x_marked_objects = 0;
@@ -148,6 +154,7 @@ class Marker {
   std::uint64_t x_share_begin_ns = 0;
   std::uint64_t x_share_begin_cpu_ns = 0;
   std::uint64_t x_cpu_ns = 0;
+  ScanCounts x_scanned = {};
   std::array<const void*, 128> x_traced;
   struct Tracer;
 };

@@ -1,6 +1,7 @@
 #include "gc/stats.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string_view>
 
 namespace tricolor::impl {
@@ -96,6 +97,33 @@ void print_pacer_trace(const CycleRecord& cycle) noexcept {
   end.number(static_cast<std::int64_t>(cycle.heap_end_bytes - cycle.goal_bytes));
   append_ratio(end.text(", cons/mark "), cycle.cons_mark_before);
   log_line(end.text(")").view());
+}
+
+void print_sweep_trace(const SweepRecord& sweep) noexcept {
+  LineBuffer<kMaxTraceBytes> line;
+  append_mb(line.text("pacer: sweep done at heap size "), sweep.heap_bytes).text("MB; allocated ");
+  append_mb(line, sweep.allocated_bytes).text("MB during sweep; swept ").count(sweep.pages);
+  line.text(" pages at ").scientific(sweep.pages_a_byte).text(" pages/byte");
+  log_line(line.view());
+}
+
+void print_scan_trace(const ScanCounts& scanned) noexcept {
+  LineBuffer<kMaxTraceBytes> all;
+  all.text("scan: total ");
+  log_line(all.count(std::accumulate(scanned.begin(), scanned.end(), std::uint64_t{0}))
+               .text(" objs")
+               .view());
+  for (std::size_t c = 0; c < scanned.size(); ++c) {
+    if (scanned[c] == 0) continue;
+    LineBuffer<kMaxTraceBytes> line;
+    line.text("scan: class ");
+    if (c == detail::kLargeClass) {
+      line.text("L");
+    } else {
+      line.count(detail::kSizeClasses[c].cell_bytes).text("B");
+    }
+    log_line(line.text(" ").count(scanned[c]).text(" objs").view());
+  }
 }
 
 void print_trace(const CycleRecord& cycle) noexcept {

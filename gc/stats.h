@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <tricolor/detail/size_class.h>
 #include <tricolor/stats.h>
 
 #include "alloc/base/log.h"
@@ -54,6 +55,17 @@ struct CycleRecord {
   bool forced = false;  // somebody asked for it
 };
 
+// gctrace=2: objects scanned for references in a cycle, by size class; the large ones first.
+using ScanCounts = std::array<std::uint64_t, detail::kClassCount>;
+
+// The sweep of a cycle, for gcpacertrace. Bytes are of the live heap, as the pacer counts it.
+struct SweepRecord {
+  std::uint64_t heap_bytes = 0;       // when it is done
+  std::uint64_t allocated_bytes = 0;  // since the pace was set last
+  std::uint64_t pages = 0;            // swept
+  double pages_a_byte = 0;            // the pace
+};
+
 // A histogram that one thread at a time counts into while others read.
 class Histogram {
  public:
@@ -85,7 +97,14 @@ std::size_t format_trace(const CycleRecord& cycle, char* out, std::size_t n) noe
 // The same on stderr.
 void print_trace(const CycleRecord& cycle) noexcept;
 
+// gctrace=2: the objects scanned in that cycle, on stderr: all, then a line for each size class that has some. (Go's
+// dumpScanStats, as it is where each object is scanned by itself; "L" are large ones.)
+void print_scan_trace(const ScanCounts& scanned) noexcept;
+
 // gcpacertrace: the plan of a cycle and its outcome, a line each, on stderr.
 void print_pacer_trace(const CycleRecord& cycle) noexcept;
+
+// gcpacertrace: a sweep that is done, on stderr.
+void print_sweep_trace(const SweepRecord& sweep) noexcept;
 
 }  // namespace tricolor::impl

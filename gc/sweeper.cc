@@ -168,6 +168,15 @@ void Sweeper::pace(std::uint64_t live_bytes, std::uint64_t trigger_bytes) {
       std::memory_order_relaxed);
 }
 
+SweepRecord Sweeper::record() const {
+  const std::uint64_t live = x_allocator.heap_bytes();
+  const std::uint64_t basis = x_basis_bytes.load(std::memory_order_relaxed);
+  return {.heap_bytes = live,
+          .allocated_bytes = live > basis ? live - basis : 0,
+          .pages = x_allocator.swept_pages.load(std::memory_order_relaxed),
+          .pages_a_byte = x_pages_a_byte.load(std::memory_order_relaxed)};
+}
+
 bool Sweeper::owes(std::size_t bytes) const {
   if (done()) return false;
   const double pages_a_byte = x_pages_a_byte.load(std::memory_order_relaxed);

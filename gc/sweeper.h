@@ -22,6 +22,7 @@
 
 #include "alloc/allocator.h"
 #include "alloc/base/lock.h"
+#include "gc/stats.h"
 
 namespace tricolor::impl {
 
@@ -41,6 +42,9 @@ class Sweeper {
 
   // Is sweeping behind, for somebody who is about to claim so many bytes? Then sweep_for() some.
   bool owes(std::size_t bytes) const;
+
+  // Of the sweep that is done, for gcpacertrace.
+  SweepRecord record() const;
 
   // Takes up to `wanted` pages of what has been reclaimed beyond need. Returns what is still wanted.
   PageCount take_credit(PageCount wanted);

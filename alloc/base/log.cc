@@ -81,4 +81,6 @@ Line& Line::decimal(std::uint64_t value, int places) noexcept {
   return append(*this, FMT_COMPILE("{}.{:0{}}"), value / unit, value % unit, places);
 }
 
+Line& Line::scientific(double value) noexcept { return append(*this, FMT_COMPILE("{:+e}"), value); }
+
 }  // namespace tricolor::impl

@@ -43,6 +43,8 @@ class Line {
   // value / 10^places with exactly `places` decimals, places in 1..3: decimal(18, 3) is 0.018.
   Line& decimal(std::uint64_t value, int places) noexcept;
 
+  Line& scientific(double value) noexcept;  // +1.220703e-04
+
   std::string_view view() const noexcept { return {out_, used_}; }
   std::size_t size() const noexcept { return used_; }
 

@@ -188,6 +188,19 @@ TEST_CASE("a line is built from words and numbers") {
   CHECK(line.view() == "a -7 b 18446744073709551615 c 0x7f00 d -9223372036854775808");
 }
 
+TEST_CASE("a ratio of any size is six decimals and a power of ten") {
+  const auto scientific = [](double value) {
+    LineBuffer<64> line;
+    line.scientific(value);
+    return std::string(line.view());
+  };
+  CHECK(scientific(0) == "+0.000000e+00");
+  CHECK(scientific(1.0 / 8192) == "+1.220703e-04");
+  CHECK(scientific(-2.5) == "-2.500000e+00");
+  CHECK(scientific(std::numeric_limits<double>::max()) == "+1.797693e+308");
+  CHECK(scientific(std::numeric_limits<double>::infinity()) == "+inf");
+}
+
 TEST_CASE("a decimal keeps its places") {
   const auto decimal = [](std::uint64_t value, int places) {
     LineBuffer<32> line;

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cstdio>
+#include <map>
+#include <regex>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -143,6 +145,128 @@ TEST_CASE("gctrace=1 prints one line a cycle in Go's grammar", "[process]") {
   INFO(end.output);
   CHECK(cycles >= 4);
   CHECK(forced == 2);
+}
+
+namespace {
+
+// What the lines after a cycle's say of the objects that it has scanned: the total, and by class.
+struct Scanned {
+  std::uint64_t total = 0;
+  std::map<std::string, std::uint64_t> by_class;
+};
+
+std::vector<Scanned> scanned_objects(const std::string& output) {
+  std::vector<Scanned> cycles;
+  std::istringstream lines(output);
+  static const std::regex total("scan: total ([0-9]+) objs");
+  static const std::regex of_class("scan: class (L|[0-9]+B) ([0-9]+) objs");
+  for (std::string line; std::getline(lines, line);) {
+    std::smatch match;
+    if (line.rfind("gc ", 0) == 0) cycles.emplace_back();
+    if (std::regex_match(line, match, total)) {
+      cycles.back().total = std::stoull(match[1]);
+    } else if (std::regex_match(line, match, of_class)) {
+      cycles.back().by_class[match[1]] = std::stoull(match[2]);
+    } else {
+      CHECK(line.rfind("scan: ", 0) == std::string::npos);
+    }
+  }
+  return cycles;
+}
+
+struct Wide {
+  gc::ptr<Node> nodes[64];
+  static constexpr auto gc_fields = gc::fields(&Wide::nodes);
+};
+
+}  // namespace
+
+TEST_CASE("child holds objects of three sizes", "[.child]") {
+  gc::array<gc::ptr<Node>> nodes = gc::make_array<gc::ptr<Node>>(30'000);
+  gc::array<gc::ptr<Wide>> wide = gc::make_array<gc::ptr<Wide>>(30);
+  for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i] = make_node(i);
+  for (std::size_t i = 0; i < wide.size(); ++i) wide[i] = gc::make<Wide>();
+  gc::make_array<char>(1'000);  // nothing to scan
+  gc::collect();
+}
+
+TEST_CASE("gctrace=2 also says how many objects have been scanned, by class", "[process]") {
+  for (const char* knobs : {"gctrace=2", "gctrace=2,tinybuffers=1"}) {
+    const ProgramEnd end = run_program("child holds objects of three sizes",
+                                       {{"TRICOLOR_DEBUG", knobs}, {"GOGC", "off"}});
+    INFO(end.output);
+    CHECK(end.exit_code == 0);
+    const std::vector<Scanned> cycles = scanned_objects(end.output);
+    REQUIRE(cycles.size() == 1);
+    Scanned scanned = cycles[0];
+    std::uint64_t sum = 0;
+    for (const auto& [name, objects] : scanned.by_class) sum += objects;
+    CHECK(scanned.total == sum);
+    // What else there is, Catch's stack may refer to.
+    const std::string node = std::to_string(sizeof(Node)) + "B";
+    CHECK(scanned.by_class[node] >= 30'000);
+    CHECK(scanned.by_class[node] <= 30'002);
+    CHECK(scanned.by_class["512B"] >= 30);
+    CHECK(scanned.by_class["512B"] <= 32);
+    CHECK(scanned.by_class["L"] == 1);
+    CHECK(scanned.total <= 30'000 + 30 + 2 + 5);
+  }
+}
+
+TEST_CASE("child assists with objects that always live", "[.child]") {
+  gc::array<gc::ptr<Node>> nodes = gc::make_array<gc::ptr<Node>>(100'000);
+  for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i] = make_node(i);
+  gc::collect();
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.push_back(start_thread([] {
+      const gc::thread_scope attach;
+      for (int i = 0; i < 2'000'000; ++i) make_node(1);
+    }));
+  }
+  for (std::thread& thread : threads) join(thread);
+  CHECK(gc::stats().assist_cpu_ns_total > 0);
+}
+
+TEST_CASE("what threads scan that assist is in the lines of gctrace=2, too", "[process]") {
+  const ProgramEnd end = run_program("child assists with objects that always live",
+                                     {{"TRICOLOR_DEBUG", "gctrace=2,idleworkers=0"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+  const std::vector<Scanned> cycles = scanned_objects(end.output);
+  REQUIRE(cycles.size() >= 5);
+  bool complete = false;
+  for (const Scanned& scanned : cycles) {
+    complete |= scanned.total > 100'000;
+    if (complete) CHECK(scanned.total > 100'000);
+  }
+  CHECK(complete);
+}
+
+TEST_CASE("gcpacertrace=1 prints what is planned, what came of it, and what sweeping took",
+          "[process]") {
+  const ProgramEnd end = run_program("child collects a little and prints its cycles",
+                                     {{"TRICOLOR_DEBUG", "gcpacertrace=1"}, {"GOGC", "10"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+  std::istringstream lines(end.output);
+  static const std::regex swept(
+      "pacer: sweep done at heap size [0-9]+MB; allocated [0-9]+MB during sweep; swept [0-9]+ "
+      "pages at "
+      "\\+[0-9]\\.[0-9]+e[-+][0-9]+ pages/byte");
+  int plans = 0, ends = 0, sweeps = 0;
+  for (std::string line; std::getline(lines, line);) {
+    plans += line.rfind("pacer: assist ratio=", 0) == 0;
+    ends += line.find("cons/mark") != std::string::npos;
+    if (line.rfind("pacer: sweep", 0) != 0) continue;
+    CHECK(std::regex_match(line, swept));
+    ++sweeps;
+  }
+  CHECK(plans >= 4);
+  CHECK(ends == plans);
+  // The last may not be swept before the program ends.
+  CHECK(sweeps >= plans - 1);
+  CHECK(sweeps <= plans);
 }
 
 TEST_CASE("child collects at every allocation", "[.child]") {

@@ -124,10 +124,14 @@ inline constexpr std::array kKnobs = {
          &options::min_heap_bytes, 0, kNoLimit, 0,
          "No cycle starts by itself while the heap is smaller than this."},
     Knob{"gctrace", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::gctrace, 0, 2, 0,
-         "Print one line a cycle on stderr in Go's format; 2 is accepted as in Go."},
+         "Print one line a cycle on stderr in Go's format; with 2 also how many objects were "
+         "scanned, "
+         "in all and by size class."},
     Knob{"gcpacertrace", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::gcpacertrace,
          0, 1, 0,
-         "Print two lines a cycle on stderr: what the pacer has planned, and what came of it."},
+         "Print three lines a cycle on stderr: what the pacer has planned, what came of it, and "
+         "what "
+         "sweeping took."},
     Knob{"scavtrace", nullptr, KnobPlace::kDebug, KnobGrammar::kInteger, &options::scavtrace, 0, 1,
          0,
          "Print a line on stderr, in Go's format, of the memory given back to the system since the "
