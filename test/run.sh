@@ -11,7 +11,8 @@
 # `all` also: the unit suite with clang++, clang-format, clang-tidy, cppcheck; a build for aarch64, of which the unit
 # suite runs under qemu but for the tests that ask the kernel for what qemu does not do ([kernel]); the debugging knobs,
 # together and each alone; processes in debug, asan and tsan; events of the process 1,000 times over; the heavy suite in
-# release, and the stress suite in release and tsan for STRESS_SECONDS a test (default 60). JOBS limits parallel
+# release; moves of the only reference, checked with 20 seeds; and the stress suite in release and tsan for STRESS_SECONDS a
+# test (default 60). JOBS limits parallel
 # compilers. The last line is `N passed, M failed`; what could not be built or never ran counts as failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -115,7 +116,7 @@ if [ "$what" = all ]; then
     -I. -Ialloc/include -Ibarrier/include -Iroots/include -Igc/include alloc barrier roots gc examples
   configuration aarch64 unit --cross-file test/cross/aarch64.ini "${sanitized[@]}"
   run_suites debug 'processes knobs knobs-alone'
-  run_suites release-test 'events stress heavy'
+  run_suites release-test 'events stress seeds heavy'
   run_suites asan processes "${wrapper[@]}"
   run_suites tsan 'processes stress' "${wrapper[@]}"
 fi
