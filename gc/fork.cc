@@ -14,8 +14,13 @@ namespace tricolor::impl {
 
 namespace {
 
-// prepare() has done its work on this thread, and its end is to undo it.
-[[gnu::tls_model("initial-exec")]] constinit thread_local bool prepared = false;
+// Of the calling thread.
+struct Forking {
+  bool begun = false;     // it is between prepare() and the end
+  bool prepared = false;  // which has something to undo
+  int nested = 0;         // forks by handlers that have interrupted that one: bare
+};
+[[gnu::tls_model("initial-exec")]] constinit thread_local Forking forking;
 
 // Written in the child while it has one thread.
 bool in_child = false;
@@ -54,13 +59,15 @@ void begin_section(Mutator& mutator) {
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
+// In the order of ~CriticalSection.
 void end_section(Mutator& mutator) {
+  const bool is_running = mutator.state->load(std::memory_order_relaxed) == MutatorState::running;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (is_running) mutator.critical_depth.store(0, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   mutator.internal_depth.store(0, std::memory_order_relaxed);
-  if (mutator.state->load(std::memory_order_relaxed) != MutatorState::running) return;
-  mutator.critical_depth.store(0, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  if (mutator.stop_note.load(std::memory_order_relaxed) != 0) mutator.park(mutator);
+  if (is_running && mutator.stop_note.load(std::memory_order_relaxed) != 0) mutator.park(mutator);
 }
 
 struct Preparation {
@@ -78,9 +85,10 @@ void prepare_as_blocked(void* top, void* argument) {
   handshake.leave_blocked(*mutator);  // the registry is ours: there is no stop, and none begins
 }
 
-void prepare() {
+// False where it can not wait: such a child is bare (fork.h).
+bool take_all() {
   // A handler of the host's for a crash inside a cycle: this thread, or one that waits for it, holds what would be waited for.
-  if (host_is_kept_out()) return;
+  if (host_is_kept_out()) return false;
   Preparation preparation{nullptr, current_mutator()};
   Mutator* const mutator = preparation.mutator;
   if (mutator != nullptr) {
@@ -89,14 +97,12 @@ void prepare() {
     if (mutator->internal_depth.load(std::memory_order_relaxed) != 0 ||
         mutator->in_unit.load(std::memory_order_relaxed) != 0 ||
         mutator->is_stopping.load(std::memory_order_relaxed)) {
-      return;
+      return false;
     }
     const MutatorState state = mutator->state->load(std::memory_order_relaxed);
-    if (state == MutatorState::waiting || state == MutatorState::stopped) return;
-    // On an alternate stack: it has interrupted the program, whose frames are elsewhere.
-    if (state == MutatorState::running &&
-        !Handshake::is_on_stack(*mutator, __builtin_frame_address(0)))
-      return;
+    if (state == MutatorState::waiting || state == MutatorState::stopped) return false;
+    // It has interrupted the program, whose frames are elsewhere: also where the alternate stack is a part of the thread's own.
+    if (state == MutatorState::running && os::on_alternate_stack()) return false;
     if (mutator->critical_depth.load(std::memory_order_relaxed) != 0) {
       usage_error(
           "fork() inside gc::critical: it may have to wait for a stop, which waits for this "
@@ -112,23 +118,48 @@ void prepare() {
     if (Heap* const heap = Heap::existing(); heap != nullptr) take_locks(*heap, mutator);
   }
   if (mutator != nullptr) begin_section(*mutator);
-  prepared = true;
+  return true;
+}
+
+void prepare() {
+  if (forking.begun) {
+    ++forking.nested;
+    return;
+  }
+  forking.begun = true;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  forking.prepared = take_all();
+}
+
+// Is there anything to undo?
+bool begin_to_finish() {
+  if (forking.nested != 0) {
+    --forking.nested;
+    return false;
+  }
+  if (forking.prepared) return true;
+  forking.begun = false;
+  return false;
+}
+
+void end_forking() {
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  forking = {};
 }
 
 void finish_in_parent() {
-  if (!prepared) return;
-  prepared = false;
+  if (!begin_to_finish()) return;
   if (Heap* const heap = Heap::existing(); heap != nullptr) {
     leave_inner_locks(*heap);
     leave_outer_locks(*heap);
   }
   Heap::creation_mutex().unlock();
   if (Mutator* const mutator = current_mutator(); mutator != nullptr) end_section(*mutator);
+  end_forking();
 }
 
 void finish_in_child() {
-  if (!prepared) return;
-  prepared = false;
+  if (!begin_to_finish()) return;
   in_child = true;
   forget_cpus_at_load();
   Mutator* const survivor = current_mutator();
@@ -142,6 +173,7 @@ void finish_in_child() {
   }
   Heap::creation_mutex().unlock();
   if (survivor != nullptr) end_section(*survivor);
+  end_forking();
 }
 
 [[gnu::constructor(101)]] void install_at_load() { install_fork_handlers(); }

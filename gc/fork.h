@@ -34,8 +34,8 @@
 // (roots/loader.h). The program itself can then neither open nor close a library, nor call dl_iterate_phdr.
 //
 // A child that was made without these handlers (vfork, posix_spawn, _Fork, a bare clone), or by a signal handler that
-// interrupted the library itself on its thread (a crash handler on one of the library's own threads, too), or runs on an
-// alternate stack, may do what such children may: exec or _exit.
+// interrupted the library itself or another fork on its thread (a crash handler on one of the library's own threads, too), or runs
+// on an alternate stack, may do what such children may: exec or _exit.
 #pragma once
 
 namespace tricolor::impl {

@@ -120,12 +120,15 @@ class CriticalSection {
   }
   CriticalSection(const CriticalSection&) = delete;
   CriticalSection& operator=(const CriticalSection&) = delete;
+  // In this order: a handler in between that forks finds the thread inside, and not in a gc::critical of the program's. (A stop
+  // in between stops it; a fork waits for that stop before it waits for this section.)
   ~CriticalSection() {
-    leave_library(x_mutator);
-    std::atomic_signal_fence(std::memory_order_seq_cst);
     const auto depth =
         static_cast<std::uint8_t>(x_mutator.critical_depth.load(std::memory_order_relaxed) - 1);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
     x_mutator.critical_depth.store(depth, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    leave_library(x_mutator);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     if (depth == 0 && x_mutator.stop_note.load(std::memory_order_relaxed) != 0) [[unlikely]]
       x_mutator.park(x_mutator);

@@ -104,6 +104,10 @@ const void* main_stack_address();
 // How far the main thread's stack may grow now (RLIMIT_STACK); 0 when there is no limit.
 std::size_t main_stack_limit_bytes();
 
+// Does the caller run on the calling thread's alternate signal stack (sigaltstack)? Async-signal-safe. Not told of one that was
+// set up with SS_AUTODISARM.
+bool on_alternate_stack();
+
 // Sends signal `number` to one thread of this process. False when it does not exist or the kernel's queue is full.
 bool send_signal(std::int32_t thread, int number);
 

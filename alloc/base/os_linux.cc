@@ -301,6 +301,12 @@ std::size_t main_stack_limit_bytes() {
   return limit.rlim_cur;
 }
 
+bool on_alternate_stack() {
+  const KeepErrno keep;
+  stack_t stack = {};
+  return sigaltstack(nullptr, &stack) == 0 && (stack.ss_flags & SS_ONSTACK) != 0;
+}
+
 bool send_signal(std::int32_t thread, int number) {
   const KeepErrno keep;
   // ESRCH: it has ended. EAGAIN: the queue of real-time signals is full.

@@ -816,9 +816,18 @@ TEST_CASE("child has a signal handler that forks", "[.child]") {
   tricolor::impl::Heap& heap = *tricolor::impl::Heap::existing();
   constexpr int kRounds = 20;
   for (int round = 0; round < kRounds; ++round) {
-    std::array<std::thread, 5> threads;
+    std::array<std::thread, 6> threads;
     raise(SIGUSR2);  // on an alternate stack, on top of the program
-    {                // comes out of blocking_call while a stop waits for us
+    {                // which is a part of the thread's own
+      std::array<char, 64 << 10> own;
+      stack_t part = {};
+      part.ss_sp = own.data();
+      part.ss_size = own.size();
+      REQUIRE(sigaltstack(&part, nullptr) == 0);
+      raise(SIGUSR2);
+      REQUIRE(sigaltstack(&stack, nullptr) == 0);
+    }
+    {  // comes out of blocking_call while a stop waits for us
       std::atomic<bool> attached{false};
       std::atomic<bool> end{false};
       const gc::critical section;
@@ -850,9 +859,14 @@ TEST_CASE("child has a signal handler that forks", "[.child]") {
       const tricolor::impl::Guard guard(heap.roots().mutex());
       threads[2] = fork_by_handler_inside([handle] { delete handle; });
     }
-    for (std::size_t i = 0; i < 3; ++i) join(threads[i]);
+    {  // forks itself
+      const gc::critical section;
+      const tricolor::impl::Guard guard(tricolor::impl::Heap::creation_mutex());
+      threads[5] = fork_by_handler_inside([] { report_crash(0); });
+    }
+    for (const std::size_t i : {0, 1, 2, 5}) join(threads[i]);
   }
-  CHECK(good_children == 5 * kRounds);
+  CHECK(good_children == 8 * kRounds);
   CHECK(intact(kept, 1));
 }
 
@@ -863,4 +877,110 @@ TEST_CASE("a fork by a signal handler that has interrupted the library waits for
   INFO(end.output);
   CHECK(end.exit_code == 0);
   CHECK(end.signal == 0);
+}
+
+namespace {
+
+// Holds the only reference to an object while a handler forks that runs on `alternate`, further up on this stack.
+[[gnu::noinline]] void fork_above(std::atomic<int>& step) {
+  Node* volatile only = nullptr;
+  on_thread([&] { only = make_node(5); });
+  scrub_stack();
+  raise(step, 2);
+  raise(SIGUSR2);
+  CHECK(intact(only, 5));
+}
+
+}  // namespace
+
+TEST_CASE("child forks on an alternate stack in the middle of its own", "[.child]") {
+  tricolor::impl::os::kill_process_after(60);  // if it hangs
+  struct sigaction action = {};
+  action.sa_handler = report_crash;
+  action.sa_flags = SA_RESTART | SA_ONSTACK;
+  REQUIRE(sigaction(SIGUSR2, &action, nullptr) == 0);
+  const gc::thread_scope attach;
+  gc::collect();
+  std::array<char, 64 << 10> alternate;
+  stack_t stack = {};
+  stack.ss_sp = alternate.data();
+  stack.ss_size = alternate.size();
+  REQUIRE(sigaltstack(&stack, nullptr) == 0);
+  for (int round = 0; round < 10; ++round) {
+    std::atomic<int> step{0};
+    const std::int32_t main = tricolor::impl::os::thread_id();
+    // Whoever forks has to wait, if it waits for anything, and a whole cycle passes.
+    std::thread other = start_thread([&] {
+      const int before = crashes;
+      const tricolor::impl::Guard guard(tricolor::impl::Heap::creation_mutex());
+      raise(step, 1);
+      wait_until(step, 2);
+      while (crashes == before && !sleeps(main)) std::this_thread::yield();
+      on_thread([] { gc::collect(); });
+    });
+    wait_until(step, 1);
+    fork_above(step);
+    join(other);
+  }
+  stack.ss_flags = SS_DISABLE;
+  sigaltstack(&stack, nullptr);
+  CHECK(good_children == 10);
+}
+
+TEST_CASE("nothing is lost of what lies below an alternate stack on which a handler forks",
+          "[process]") {
+  if (skipped_under_sanitizers()) return;
+  const ProgramEnd end = run_program("child forks on an alternate stack in the middle of its own",
+                                     {{"TRICOLOR_DEBUG", "clobberfree=1"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+  CHECK(end.signal == 0);
+}
+
+namespace {
+
+std::atomic<int> looks{0};
+std::atomic<int> foreign_sections{0};
+
+// What a fork here would be told.
+void look_at_mutator(int) {
+  const tricolor::impl::Mutator* const m = tricolor::impl::current_mutator();
+  if (m == nullptr) return;
+  if (m->critical_depth.load(std::memory_order_relaxed) != 0 &&
+      m->internal_depth.load(std::memory_order_relaxed) == 0 &&
+      m->in_unit.load(std::memory_order_relaxed) == 0 &&
+      !m->is_stopping.load(std::memory_order_relaxed))
+    ++foreign_sections;
+  ++looks;
+}
+
+}  // namespace
+
+TEST_CASE("a signal handler takes no section of the library for a gc::critical of the program") {
+  if (tricolor::impl::kThreadSanitizer) return;  // runs handlers late
+  struct sigaction action = {}, before = {};
+  action.sa_handler = look_at_mutator;
+  action.sa_flags = SA_RESTART;
+  REQUIRE(sigaction(SIGUSR1, &action, &before) == 0);
+  std::atomic<std::int32_t> id{0};
+  std::atomic<bool> end{false};
+  std::thread thread = start_thread([&] {
+    const gc::thread_scope attach;
+    tricolor::impl::Mutator& mutator = *tricolor::impl::current_mutator();
+    id = tricolor::impl::os::thread_id();
+    while (!end) {
+      const tricolor::impl::CriticalSection section(mutator);
+    }
+  });
+  while (id == 0) std::this_thread::yield();
+  looks = foreign_sections = 0;
+  while (looks < 2'000) {
+    const int seen = looks;
+    REQUIRE(syscall(SYS_tgkill, getpid(), id.load(), SIGUSR1) == 0);
+    while (looks == seen) std::this_thread::yield();
+  }
+  end = true;
+  join(thread);
+  sigaction(SIGUSR1, &before, nullptr);
+  CHECK(foreign_sections == 0);
 }
