@@ -29,7 +29,7 @@ static_assert(kFirstTableEntries > kFirstTypedKind, "the pointer-free kinds fit 
 constexpr std::size_t kBytesAnEntry =
     sizeof(detail::run) + sizeof(Claim) + 2 * sizeof(std::uint32_t);
 
-std::atomic<detail::thread_cache* (*)()> attach_hook{nullptr};
+std::atomic<const HeapHooks*> heap_hooks{nullptr};
 
 // Clears alloc bits of cells that were never used.
 void return_bits(BitWord& word, std::uint64_t bits) {
@@ -195,9 +195,9 @@ void return_cell(Allocator& allocator, LocalCache& cache, char* cell) {
   allocator.count_returned(bytes);
 }
 
-void set_attach_hook(detail::thread_cache* (*hook)()) {
-  // Release: the heap that the hook uses is complete. Pairs with attach_slow (acquire).
-  attach_hook.store(hook, std::memory_order_release);
+void set_heap_hooks(const HeapHooks* hooks) {
+  // Release: the heap that the hooks use is complete. Pairs with attach_slow and attach_to_overwrite (acquire).
+  heap_hooks.store(hooks, std::memory_order_release);
 }
 
 }  // namespace tricolor::impl
@@ -206,8 +206,13 @@ namespace tricolor::detail {
 inline namespace abi1 {
 
 thread_cache* attach_slow() {
-  auto* const hook = impl::attach_hook.load(std::memory_order_acquire);
-  return hook == nullptr ? nullptr : hook();
+  const auto* const hooks = impl::heap_hooks.load(std::memory_order_acquire);
+  return hooks == nullptr ? nullptr : hooks->attach();
+}
+
+thread_cache* attach_to_overwrite(std::uintptr_t word) {
+  const auto* const hooks = impl::heap_hooks.load(std::memory_order_acquire);
+  return hooks == nullptr || !hooks->is_in_heap(word) ? nullptr : hooks->attach();
 }
 
 }  // namespace abi1

@@ -64,7 +64,11 @@ void return_all_for_reuse(Allocator& allocator, LocalCache& cache);
 // Gives back one cell whose constructor has thrown; its content is wiped if its kind has references.
 void return_cell(Allocator& allocator, LocalCache& cache, char* cell);
 
-// Called by attach_slow(): attaches the calling thread. Set by the heap when it is made.
-void set_attach_hook(detail::thread_cache* (*hook)());
+// What a thread that is not attached asks of the heap. Set by the heap when it is made.
+struct HeapHooks {
+  detail::thread_cache* (*attach)();        // the calling thread
+  bool (*is_in_heap)(std::uintptr_t word);  // may the word be a reference? Async-signal-safe
+};
+void set_heap_hooks(const HeapHooks* hooks);
 
 }  // namespace tricolor::impl

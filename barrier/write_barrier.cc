@@ -62,8 +62,12 @@ bool make_log_room(thread_cache& cache, std::size_t words) {
 }
 
 void construct_slow(thread_cache* cache, managed_word* slot, managed_word value) {
-  if (cache == nullptr) cache = attach_and_enter();
-  if (cache == nullptr) return __atomic_store_n(slot, value, __ATOMIC_RELAXED);
+  if (cache == nullptr) {
+    // On a stack there may be anything, and a thread that has nothing to do with the heap is left alone.
+    cache = attach_to_overwrite(word_before_construction(slot));
+    if (cache == nullptr) return __atomic_store_n(slot, value, __ATOMIC_RELAXED);
+    cache->enter_unit();
+  }
   if (is_armed(*cache) && make_log_room(*cache, 1) && !is_planted(Fault::no_constructor_shade)) {
     log_old(*cache, __atomic_load_n(slot, __ATOMIC_RELAXED));
   }

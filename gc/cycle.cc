@@ -551,6 +551,7 @@ void Cycle::follow_change() {
     const CriticalSection critical(*mutator);
     change();
   } else {
+    const HostRefused refused;  // a lock is taken without a mutator
     change();
   }
 }

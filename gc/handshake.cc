@@ -256,7 +256,9 @@ void Handshake::fit_capture(Mutator& mutator) {
   const std::size_t capacity =
       std::max(std::bit_ceil(wanted + wanted / 4), StackCapture::kCapacity);
   const bool is_too_small = wanted > capture.capacity();
-  const bool is_far_too_large = capture.capacity() / 8 > capacity;
+  // (The second mark reads captures, too.)
+  const bool is_far_too_large =
+      capture.capacity() / 8 > capacity && x_heap.settings().gccheckmark == 0;
   if (!is_too_small && !is_far_too_large) return;
   Metadata& metadata = x_heap.allocator().metadata;
   void* const words = metadata.take(capacity * sizeof(std::uintptr_t));

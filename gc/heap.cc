@@ -68,10 +68,19 @@ bool Heap::make(const options& wanted) {
   if (memory == nullptr) return false;
   Heap* const heap = ::new (memory) Heap;
   if (!heap->create(wanted)) return false;
-  // The hook first: who sees the heap may need it.
-  // Not on threads of the library: a trace function that copies a gc::ptr runs there.
-  set_attach_hook(
-      []() -> detail::thread_cache* { return host_is_kept_out() ? nullptr : &Heap::mutator(); });
+  static constexpr HeapHooks hooks = {
+      // Not on threads of the library: a trace function that copies a gc::ptr runs there.
+      .attach = []() -> detail::thread_cache* {
+        return host_is_kept_out() ? nullptr : &Heap::mutator();
+      },
+      .is_in_heap =
+          [](std::uintptr_t word) {
+            const Heap* const made = existing();
+            if (made == nullptr) return false;
+            const AddressRange range = made->address_range();
+            return word - range.lowest < range.end - range.lowest;
+          }};
+  set_heap_hooks(&hooks);  // first: who sees the heap may need them
   x_default.store(heap, std::memory_order_release);
   return true;
 }
@@ -248,6 +257,9 @@ void external_memory(std::int64_t bytes) noexcept {
   constexpr std::int64_t kOwnBytes = 32 << 10;
   Heap* const heap = Heap::get();
   if (heap == nullptr) return;  // the first allocation will say so
+  // More than there are addresses is nonsense, and is not to overflow anything.
+  constexpr std::int64_t kMost = std::int64_t{1} << 48;
+  bytes = std::clamp(bytes, -kMost, kMost);
   std::atomic<std::int64_t>& total = heap->allocator().external_bytes;
   Mutator* const mutator = impl::current_mutator();
   if (mutator == nullptr ||

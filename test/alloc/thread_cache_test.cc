@@ -521,10 +521,15 @@ TEST_CASE("when memory for larger tables is refused, the old ones stay", "[kerne
 TEST_CASE("a thread without a cache gets one from the heap's hook") {
   CHECK(detail::current_cache == nullptr);
   CHECK(detail::attach_slow() == nullptr);
+  CHECK(detail::attach_to_overwrite(8) == nullptr);
   static detail::thread_cache cache;
-  set_attach_hook([] { return &cache; });
+  static constexpr HeapHooks hooks = {[] { return &cache; },
+                                      [](std::uintptr_t word) { return word == 8; }};
+  set_heap_hooks(&hooks);
   CHECK(detail::attach_slow() == &cache);
-  set_attach_hook(nullptr);
+  CHECK(detail::attach_to_overwrite(8) == &cache);
+  CHECK(detail::attach_to_overwrite(16) == nullptr);
+  set_heap_hooks(nullptr);
   CHECK(detail::attach_slow() == nullptr);
 }
 

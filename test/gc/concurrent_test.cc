@@ -248,6 +248,18 @@ TEST_CASE(
   CHECK(intact(field->other, 42));
 }
 
+TEST_CASE("a constructor over what is no reference does not attach its thread") {
+  on_thread([] { make_node(1); });
+  bool attached = true;
+  std::thread thread([&] {
+    alignas(gc::ptr<Node>) std::uintptr_t words[2] = {0x1234, ~std::uintptr_t{0}};
+    for (std::uintptr_t& word : words) new (&word) gc::ptr<Node>(nullptr);
+    attached = tricolor::impl::current_mutator() != nullptr;
+  });
+  join(thread);
+  CHECK_FALSE(attached);
+}
+
 TEST_CASE("a constructor on a thread that is not attached shades what it overwrites") {
   if (stressed()) return;
   Hidden object;

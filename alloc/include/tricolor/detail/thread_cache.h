@@ -76,6 +76,10 @@ extern constinit thread_local thread_cache* current_cache [[gnu::tls_model("init
 // Attaches the calling thread, if a heap exists. Null otherwise: then nothing is managed yet.
 thread_cache* attach_slow();
 
+// The same, if `word`, which it is about to overwrite, may be a reference. Null also when it cannot be one: then nobody loses
+// anything.
+thread_cache* attach_to_overwrite(std::uintptr_t word);
+
 // Takes one cell of `bytes` (the kind's cell size) or null when the run is used up. The caller holds a unit.
 inline char* try_take(thread_cache& cache, std::uint32_t kind, std::size_t bytes) {
   if (kind >= cache.run_count) [[unlikely]]
