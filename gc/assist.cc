@@ -36,7 +36,7 @@ void Assists::owe_while_marking(Mutator& mutator, std::int64_t bytes) {
 void Assists::pay_while_marking(Mutator& mutator, std::uint64_t bytes) {
   begin_account(mutator);
   if (mutator.never_assist != 0 || forgives()) {
-    mutator.paid_bytes = mutator.claimed_bytes;  // forgiven
+    mutator.paid_bytes = mutator.claimed_bytes + bytes;  // forgiven
     return;
   }
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
@@ -62,7 +62,7 @@ void Assists::pay_waiting(Mutator& mutator, std::int64_t owed_bytes) {
     if (work > 0) work -= mark(work);
     if (work > 0 && forgives()) work = 0;
     if (work <= 0) break;
-    work = wait_in_line(work, waited);
+    work = wait_in_line(mutator.assist_cycle, work, waited);
     if (work <= 0) break;
   }
   // What has been done beyond is to its credit; so is what has been forgiven, which no longer matters.
@@ -100,13 +100,16 @@ std::int64_t Assists::mark(std::int64_t work) {
 }
 
 // Returns what is still owed.
-std::int64_t Assists::wait_in_line(std::int64_t work, bool at_front) {
+std::int64_t Assists::wait_in_line(std::uint32_t cycle, std::int64_t work, bool at_front) {
   InLine me;
   me.owed_work = work;
   perturb();
   {
     const Guard guard(x_lock);
-    if (!x_marks.load(std::memory_order_relaxed) || forgives()) return 0;  // [assist.end]
+    // [assist.end] It may have taken so long to come here that another cycle marks: that one it owes nothing yet.
+    if (!x_marks.load(std::memory_order_relaxed) ||
+        x_cycle.load(std::memory_order_relaxed) != cycle || forgives())
+      return 0;
     // Credit may have come before it saw us.
     me.owed_work -= take_credit(work);
     if (me.owed_work <= 0) return 0;

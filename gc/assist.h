@@ -102,9 +102,9 @@ class Assists {
   void count_scanned(const ScanCounts& scanned);
   // CPU time of an assist, since the last call. The limiter hears of it.
   void count_cpu(std::uint64_t ns);
-  // What a worker has had of a CPU beyond its share, because nobody else wanted it or somebody waits for it.
-  void count_spare_cpu(std::uint64_t ns) {
-    x_spare_cpu_ns.fetch_add(ns, std::memory_order_relaxed);
+  // The same of a worker.
+  void count_worker_cpu(std::uint64_t ns) {
+    x_worker_cpu_ns.fetch_add(ns, std::memory_order_relaxed);
   }
   // The collector has taken too much of the CPUs: nothing is owed for now.
   bool forgives() const;
@@ -121,7 +121,7 @@ class Assists {
     return x_assist_work_bytes.load(std::memory_order_relaxed);
   }
   // Since the start.
-  std::uint64_t spare_cpu_ns() const { return x_spare_cpu_ns.load(std::memory_order_relaxed); }
+  std::uint64_t worker_cpu_ns() const { return x_worker_cpu_ns.load(std::memory_order_relaxed); }
   std::uint64_t cpu_ns() const { return x_cpu_ns.load(std::memory_order_relaxed); }
   std::uint64_t conservative_cells() const {
     return x_conservative_cells.load(std::memory_order_relaxed);
@@ -152,7 +152,7 @@ class Assists {
   void pay_waiting(Mutator& mutator, std::int64_t owed_bytes);
   std::int64_t take_credit(std::int64_t work);
   std::int64_t mark(std::int64_t work);
-  std::int64_t wait_in_line(std::int64_t work, bool at_front);
+  std::int64_t wait_in_line(std::uint32_t cycle, std::int64_t work, bool at_front);
   void let_first_go(InLine::State state);
   void count_in_line(std::uint32_t now);
   void pay_for_those_in_line(std::int64_t credit);
@@ -171,7 +171,7 @@ class Assists {
   std::atomic<std::uint32_t> x_waiting{0};  // in line; written under x_lock
 
   std::atomic<std::uint64_t> x_work_bytes{0}, x_assist_work_bytes{0}, x_cpu_ns{0},
-      x_spare_cpu_ns{0}, x_conservative_cells{0};
+      x_worker_cpu_ns{0}, x_conservative_cells{0};
   std::array<std::atomic<std::uint64_t>, std::tuple_size_v<ScanCounts>> x_scanned = {};
   Histogram x_times;
 };

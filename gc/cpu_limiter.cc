@@ -30,13 +30,10 @@ CpuLimiter::CpuLimiter(std::uint32_t cpus, std::uint64_t now_ns)
       x_capacity_ns(capacity_of(x_cpus)) {}
 
 void CpuLimiter::update(std::uint64_t now_ns, Spent spent) {
-  const std::uint64_t total_ns = window_ns(now_ns);
-  std::uint64_t collector_ns = spent.assist_ns;
-  if (x_marking == Marking::kOn) {
-    collector_ns = plus(
-        collector_ns, static_cast<std::uint64_t>(static_cast<double>(total_ns) * kCollectorShare));
-  }
-  fill(collector_ns, minus(minus(total_ns, spent.idle_ns), collector_ns));
+  const auto quarter_ns =
+      static_cast<std::uint64_t>(static_cast<double>(window_ns(now_ns)) * kCollectorShare);
+  if (x_marking == Marking::kOff) spent.worker_ns = 0;
+  fill(plus(spent.assist_ns, std::min(spent.worker_ns, quarter_ns)), spent.mutator_ns);
 }
 
 bool CpuLimiter::update_due(std::uint64_t now_ns, std::uint64_t period_ns) const {

@@ -7,10 +7,11 @@
 // half of the CPU time at most; before that it has a second of all CPUs that it may take when it likes. The bucket is never
 // less than empty: a day without cycles earns no credit.
 //
-// What counts as the collector's: a quarter of the CPUs while it marks, assists (with those for sweeping and for giving
-// memory back) as measured, every CPU while the world is stopped. CPU time that nobody wanted counts for neither side. What a
-// worker has beyond the quarter, of a CPU that nobody else wanted or for a thread that waits, is such time, too. The quarter is
-// of all CPUs, idle ones included: with few threads and many CPUs the limiter comes on early, when workers are well ahead of the
+// What counts: CPU time that this process has had, so that neither idle CPUs nor other processes are on anybody's side. (Go
+// counts CPUs less what its scheduler knows to be idle.) The collector's are assists, with those for giving memory back; workers
+// up to a quarter of all CPUs while it marks; and every CPU while the world is stopped. What workers have beyond the quarter is
+// on nobody's side: they had it because nobody else wanted the CPU, or for a thread that waits for them. The quarter is of all
+// CPUs, idle ones included: with few threads and many CPUs the limiter comes on early, when workers are well ahead of the
 // mutators and assists are not missed.
 //
 // Arithmetic only: no clock, no threads. Who calls sees to exclusion, drops an update() where another one runs (the next one
@@ -36,9 +37,9 @@ class CpuLimiter {
 
   // CPU time since the last call that was given any, in nanoseconds; the caller's counts start at 0 again.
   struct Spent {
-    std::uint64_t assist_ns =
-        0;  // for marking, sweeping, releasing memory: by threads of the program
-    std::uint64_t idle_ns = 0;  // nothing to run, or idle workers
+    std::uint64_t assist_ns = 0;   // for marking, or releasing memory: by threads of the program
+    std::uint64_t worker_ns = 0;   // by the threads that mark
+    std::uint64_t mutator_ns = 0;  // by the program for itself
   };
 
   // `now_ns` is of any one clock; where it is behind an earlier one, no time has passed. 0 CPUs are taken for 1.

@@ -146,8 +146,6 @@ class Handshake {
 
   std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }
   static bool is_on_stack(Mutator& mutator, const void* p);
-  // That ran, or waited inside the library, when the last stop began. A hint.
-  std::size_t awake() const { return x_awake.load(std::memory_order_relaxed); }
   int signal() const { return x_signal; }
 
   // fork.h: nobody attaches, detaches, or is inside a critical section of the library but `forking` (null: a thread that is

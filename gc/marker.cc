@@ -114,9 +114,9 @@ void Marker::finish() {
   for (;;) {
     const bool left = !follow();
     report_work();
+    count_worker_cpu();
     if (!x_queue.refill_or_end(left ? own_time_ns() : 0)) return;
     x_seen_ns = os::now_ns();
-    x_seen_cpu_ns = os::thread_cpu_ns();
   }
 }
 
@@ -128,10 +128,11 @@ void Marker::abandon() {
 
 void Marker::help() {
   for (bool worked = false; x_queue.refill_as_helper(worked); worked = true) {
-    const std::uint64_t begin_ns = os::thread_cpu_ns();
+    const std::uint64_t begin_ns = x_seen_cpu_ns = os::thread_cpu_ns();
     follow();
     report_work();
-    x_cpu_ns += os::thread_cpu_ns() - begin_ns;
+    count_worker_cpu();
+    x_cpu_ns += x_seen_cpu_ns - begin_ns;
   }
 }
 
@@ -194,6 +195,14 @@ void Marker::count_assist_cpu() {
   x_assists.count_cpu(now_cpu_ns - std::exchange(x_seen_cpu_ns, now_cpu_ns));
 }
 
+// Returns what it was. (To read the clock is a system call.)
+std::uint64_t Marker::count_worker_cpu() {
+  const std::uint64_t now_cpu_ns = os::thread_cpu_ns();
+  const std::uint64_t took_ns = now_cpu_ns - std::exchange(x_seen_cpu_ns, now_cpu_ns);
+  x_assists.count_worker_cpu(took_ns);
+  return took_ns;
+}
+
 void Marker::count_assist_marked() {
   x_assists.count_marked({x_marked_objects, x_marked_bytes, x_conservative_cells});
   x_marked_objects = x_marked_bytes = x_conservative_cells = 0;
@@ -205,17 +214,16 @@ bool Marker::must_leave() {
     count_assist_cpu();  // so that the limiter knows of it in time
     return x_work_bytes >= x_leave_at_bytes || x_assists.forgives();
   }
-  if (x_share >= 1) return false;
+  if (x_share >= 1) {
+    if (++x_looks % kLooksAClock == 0) count_worker_cpu();
+    return false;
+  }
   const std::uint64_t now_ns = os::now_ns();
-  const std::uint64_t cpu_ns = os::thread_cpu_ns();
+  const std::uint64_t took_ns = count_worker_cpu();
+  const std::uint64_t cpu_ns = x_seen_cpu_ns;
   // A CPU that is spare is all its own. (It has been away from it for as long as the one clock is behind the other.)
-  const std::uint64_t took_ns = cpu_ns - x_seen_cpu_ns;
   const bool had_cpu = now_ns - x_seen_ns <= 2 * took_ns;
-  const auto share_ns =
-      static_cast<std::uint64_t>(x_share * static_cast<double>(now_ns - x_seen_ns));
-  if (took_ns > share_ns) x_assists.count_spare_cpu(took_ns - share_ns);
   x_seen_ns = now_ns;
-  x_seen_cpu_ns = cpu_ns;
   if (x_pool.in_hurry() || x_assists.anybody_waits()) {
     // What it takes while somebody waits for it is not held against it.
     x_share_begin_ns = now_ns;

@@ -84,6 +84,7 @@ class Marker {
   static constexpr std::size_t kPieceBytes = 128 << 10;
   // Some 20 microseconds.
   static constexpr std::uint64_t kLookBytes = 16 << 10;
+  static constexpr std::uint32_t kLooksAClock = 8;  // where nothing depends on it sooner
   static constexpr std::size_t kCandidates = 16;
   static constexpr std::size_t kGreys = 8;
 
@@ -124,6 +125,7 @@ class Marker {
   bool look_around();
   bool must_leave();
   void count_assist_cpu();
+  std::uint64_t count_worker_cpu();
   void count_assist_marked();
   bool give_all();
   void report_work();
@@ -148,6 +150,7 @@ class Marker {
   std::uint64_t x_leave_at_bytes = UINT64_MAX;  // of an assist
   bool x_is_assist = false;
   SpareCpu x_spare = SpareCpu::no;
+  std::uint32_t x_looks = 0;
   std::uint64_t x_seen_ns = 0;  // the clocks when it looked around last
   std::uint64_t x_seen_cpu_ns = 0;
   double x_share = 1;  // of a CPU; its clocks when that began:

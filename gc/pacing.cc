@@ -16,21 +16,24 @@ bool Pacing::reached(const std::atomic<std::uint64_t>& bytes) const {
 void Pacing::commit(SweepState sweep) {
   const Allocator& allocator = x_heap.allocator();
   const Settings& settings = x_heap.settings();
+  // Read with the lock held: who has changed something commits after that, so the last one to come sees all changes.
+  const Guard guard(x_lock);
   PacerSettings chosen;
   chosen.percent = settings.percent.load(std::memory_order_relaxed);
   chosen.min_heap_bytes = settings.min_heap_bytes.load(std::memory_order_relaxed);
   chosen.memory_limit_bytes = settings.memory_limit_bytes.load(std::memory_order_relaxed);
   PacerMemory memory;
   memory.live_bytes = allocator.heap_bytes();
-  const std::uint64_t cells = allocator.allocated_bytes.load(std::memory_order_relaxed) -
-                              allocator.freed_bytes.load(std::memory_order_relaxed);
+  // Read one after another while others sweep and allocate: neither difference need be there.
+  const std::uint64_t freed = allocator.freed_bytes.load(std::memory_order_relaxed);
+  const std::uint64_t allocated = allocator.allocated_bytes.load(std::memory_order_relaxed);
+  const std::uint64_t cells = allocated > freed ? allocated - freed : 0;
   const std::uint64_t in_use = allocator.pages.in_use_bytes();
   memory.non_heap_bytes = allocator.metadata.mapped_bytes() + allocator.pages.metadata_bytes() +
                           (in_use > cells ? in_use - cells : 0);
   memory.ready_bytes = allocator.mapped_bytes();
   memory.external_bytes = allocator.held_outside_bytes();
   memory.sweep = sweep;
-  const Guard guard(x_lock);
   x_pacer.commit(chosen, memory);
   publish();
 }
@@ -99,6 +102,8 @@ void Pacing::forget_clocks() {
   x_limiter = CpuLimiter(os::cpu_count(), now);
   x_limiter_stopped = false;
   x_told = clocks(now);
+  x_had = {.at_ns = now, .cpu_ns = os::process_cpu_ns()};
+  x_mutator_ns = 0;
   note_limit();
 }
 
@@ -108,42 +113,34 @@ Pacing::Told Pacing::clocks(std::uint64_t now_ns) const {
   const Assists& assists = x_heap.assists();
   return {.at_ns = now_ns,
           .assist_ns = assists.cpu_ns() + x_heap.cycle().scavenger().assist_ns(),
-          .spare_ns = assists.spare_cpu_ns(),
-          .process_cpu_ns = std::nullopt};
-}
-
-// The CPUs that no thread of the program and no worker wants. Who wants one and does not get it (other processes, a hypervisor)
-// has not left it idle.
-double Pacing::unwanted_cpus() const {
-  const std::size_t awake = x_heap.handshake().awake();
-  const std::size_t in_line = std::min<std::size_t>(awake, x_heap.assists().waiting());
-  const bool marks = is_marking(x_heap.handshake().epoch());
-  const double wanted =
-      static_cast<double>(awake - in_line) + (marks ? kCollectorShare * x_cpus : 0);
-  return std::max(0.0, x_cpus - wanted);
+          .worker_ns = assists.worker_cpu_ns()};
 }
 
 // CPU time that the limiter has not been told yet; at `now_ns` it is told.
 //
-// The process's clock costs the kernel a walk of all threads, so it is read only where something may have been idle. It is
-// brought up to date at ticks, 4 ms apart: what is more than there was since the last call belongs to the time before or after.
+// The process's clock costs the kernel a walk of all threads, and of those that run it is brought up to date at ticks only, 4 ms
+// apart: so it is read at longer times, and in between the process is taken to have what it had before. Who was told to have
+// spent more than there was gets less the next time.
 CpuLimiter::Spent Pacing::spent(std::uint64_t now_ns) {
-  constexpr std::uint64_t kMostKeptNs = 10'000'000;  // for each CPU
+  constexpr std::uint64_t kClockPeriodNs = 20'000'000;
+  constexpr std::int64_t kMostKeptNs = 10'000'000;  // for each CPU
   const Told before = std::exchange(x_told, clocks(now_ns));
-  const std::uint64_t wall = now_ns - before.at_ns;
-  std::uint64_t idle = 0;
-  if (const double unwanted = unwanted_cpus(); unwanted > 0) {
-    x_told.process_cpu_ns = os::process_cpu_ns();
-    const std::uint64_t all = wall * x_cpus;
-    const std::uint64_t used = *x_told.process_cpu_ns - before.process_cpu_ns.value_or(0);
-    if (before.process_cpu_ns && used < all) {
-      idle = std::min(all - used, static_cast<std::uint64_t>(static_cast<double>(wall) * unwanted));
-    } else if (before.process_cpu_ns) {
-      *x_told.process_cpu_ns -= std::min(used - all, kMostKeptNs * x_cpus);
-    }
+  if (now_ns - x_had.at_ns >= kClockPeriodNs) {
+    const std::uint64_t cpu_ns = os::process_cpu_ns();
+    x_had.cpus =
+        static_cast<double>(cpu_ns - x_had.cpu_ns) / static_cast<double>(now_ns - x_had.at_ns);
+    x_had.at_ns = now_ns;
+    x_had.cpu_ns = cpu_ns;
   }
-  return {.assist_ns = x_told.assist_ns - before.assist_ns,
-          .idle_ns = idle + (x_told.spare_ns - before.spare_ns)};
+  CpuLimiter::Spent spent;
+  spent.assist_ns = x_told.assist_ns - before.assist_ns;
+  spent.worker_ns = x_told.worker_ns - before.worker_ns;
+  const auto all =
+      static_cast<std::int64_t>(x_had.cpus * static_cast<double>(now_ns - before.at_ns));
+  x_mutator_ns += all - static_cast<std::int64_t>(spent.assist_ns + spent.worker_ns);
+  spent.mutator_ns = static_cast<std::uint64_t>(std::max<std::int64_t>(x_mutator_ns, 0));
+  x_mutator_ns = std::clamp<std::int64_t>(x_mutator_ns, -kMostKeptNs * x_cpus, 0);
+  return spent;
 }
 
 void Pacing::update_limiter(Mutator& mutator) {

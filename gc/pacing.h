@@ -11,7 +11,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <optional>
 
 #include "alloc/base/lock.h"
 #include "gc/cpu_limiter.h"
@@ -76,11 +75,9 @@ class Pacing {
   bool reached(const std::atomic<std::uint64_t>& bytes) const;
   void publish();
   struct Told {
-    std::uint64_t at_ns = 0, assist_ns = 0, spare_ns = 0;
-    std::optional<std::uint64_t> process_cpu_ns;  // where it has been read
+    std::uint64_t at_ns = 0, assist_ns = 0, worker_ns = 0;
   };
   Told clocks(std::uint64_t now_ns) const;
-  double unwanted_cpus() const;
   CpuLimiter::Spent spent(std::uint64_t now_ns);
   bool update_limiter(std::uint64_t period_ns);
   bool note_limit();
@@ -92,6 +89,11 @@ class Pacing {
   CpuLimiter x_limiter{1, 0};
   bool x_limiter_stopped = false;  // between begin_stop and end_stop
   Told x_told;                     // what the limiter knows
+  struct {
+    std::uint64_t at_ns = 0, cpu_ns = 0;  // the clocks when it was read last
+    double cpus = 0;                      // that the process had on average before
+  } x_had;
+  std::int64_t x_mutator_ns = 0;  // below 0: what the mutators have been told to have had too much
   std::uint32_t x_cpus = 1;
   std::uint64_t x_cycle = 0;
 

@@ -119,12 +119,19 @@ class Allocating {
               gc::make_array<char>(60'000);
             }
           }
+          if (how == How::kNeverPaying) {
+            // A large one is claimed after the account has been looked at.
+            gc::make_array<char>(10'000'000);
+            const tricolor::impl::Mutator& mutator = *tricolor::impl::current_mutator();
+            owed_bytes = static_cast<std::int64_t>(mutator.claimed_bytes - mutator.paid_bytes);
+          }
           done = true;
         })) {}
   Allocating(const Allocating&) = delete;
   Allocating& operator=(const Allocating&) = delete;
   ~Allocating() { join(x_thread); }
   std::atomic<bool> done{false};
+  std::int64_t owed_bytes = 0;  // in the end; when done
 
  private:
   std::thread x_thread;
@@ -274,6 +281,7 @@ TEST_CASE("child never assists while a mark is held", "[.child]") {
   {
     const Allocating thread(Allocating::How::kNeverPaying);
     CHECK(comes_true([&] { return thread.done.load(); }));
+    CHECK(thread.owed_bytes <= 16 << 10);  // pages are whole
     CHECK(assists().assist_work_bytes() == 0);
   }
   mark.end();

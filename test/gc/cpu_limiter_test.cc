@@ -17,11 +17,26 @@ constexpr std::uint64_t kMs = 1'000'000;
 
 using Marking = CpuLimiter::Marking;
 
+struct Apart {
+  std::uint64_t assist_ns = 0;
+  std::uint64_t idle_ns = 0;
+};
+
 // A limiter with a clock of its own.
 struct Bench {
   explicit Bench(std::uint32_t cpus_) : cpus(cpus_), limiter(cpus_, now_ns) {}
 
-  void pass(std::uint64_t ns, CpuLimiter::Spent spent = {}) {
+  // Workers have their quarter while they mark, and mutators what is left.
+  CpuLimiter::Spent all_cpus_for(std::uint64_t ns, Apart apart = {}) const {
+    CpuLimiter::Spent spent;
+    spent.assist_ns = apart.assist_ns;
+    spent.worker_ns = marking == Marking::kOn ? ns * cpus / 4 : 0;
+    const std::uint64_t others = apart.assist_ns + apart.idle_ns + spent.worker_ns;
+    spent.mutator_ns = ns * cpus - std::min(ns * cpus, others);
+    return spent;
+  }
+  void pass(std::uint64_t ns, Apart apart = {}) { pass(ns, all_cpus_for(ns, apart)); }
+  void pass(std::uint64_t ns, CpuLimiter::Spent spent) {
     now_ns += ns;
     limiter.update(now_ns, spent);
   }
@@ -29,10 +44,12 @@ struct Bench {
     limiter.begin_stop(now_ns, {});
     now_ns += ns;
     limiter.end_stop(now_ns, from_now_on);
+    marking = from_now_on;
   }
 
   std::uint32_t cpus;
   std::uint64_t now_ns = 12'345;
+  Marking marking = Marking::kOff;
   CpuLimiter limiter;
 };
 
@@ -78,12 +95,12 @@ TEST_CASE("workers alone drain the bucket: they take a quarter, the mutators thr
 TEST_CASE("assists count as they are measured, also when nothing marks") {
   Bench bench(4);
   bench.stop_for(0, Marking::kOn);
-  bench.pass(100 * kMs, {.assist_ns = 200 * kMs});  // 100 + 200 in, 100 out
+  bench.pass(100 * kMs, Apart{.assist_ns = 200 * kMs});  // 100 + 200 in, 100 out
   CHECK(bench.limiter.fill_ns() == 200 * kMs);
-  bench.pass(100 * kMs, {.assist_ns = 100 * kMs});  // half and half
+  bench.pass(100 * kMs, Apart{.assist_ns = 100 * kMs});  // half and half
   CHECK(bench.limiter.fill_ns() == 200 * kMs);
   bench.stop_for(0, Marking::kOff);
-  bench.pass(100 * kMs, {.assist_ns = 300 * kMs});  // releasing memory, say
+  bench.pass(100 * kMs, Apart{.assist_ns = 300 * kMs});  // releasing memory, say
   CHECK(bench.limiter.fill_ns() == 400 * kMs);
 }
 
@@ -92,13 +109,31 @@ TEST_CASE("idle time counts for neither side") {
   bench.stop_for(100 * kMs, Marking::kOn);
   REQUIRE(bench.limiter.fill_ns() == 400 * kMs);
   // A quarter of all four CPUs marks, two of them are idle, one is left for the mutators.
-  bench.pass(100 * kMs, {.idle_ns = 200 * kMs});
+  bench.pass(100 * kMs, Apart{.idle_ns = 200 * kMs});
   CHECK(bench.limiter.fill_ns() == 400 * kMs);
-  bench.pass(100 * kMs, {.idle_ns = 300 * kMs});
+  bench.pass(100 * kMs, Apart{.idle_ns = 300 * kMs});
   CHECK(bench.limiter.fill_ns() == 500 * kMs);
-  // More than there was: measured a little apart.
-  bench.pass(100 * kMs, {.assist_ns = 300 * kMs, .idle_ns = 900 * kMs});
-  CHECK(bench.limiter.fill_ns() == 900 * kMs);
+}
+
+TEST_CASE("what other processes have of the CPUs counts for neither side") {
+  Bench bench(4);
+  bench.stop_for(100 * kMs, Marking::kOn);
+  REQUIRE(bench.limiter.fill_ns() == 400 * kMs);
+  // One CPU is ours, by turns.
+  bench.pass(100 * kMs, CpuLimiter::Spent{
+                            .assist_ns = 40 * kMs, .worker_ns = 30 * kMs, .mutator_ns = 30 * kMs});
+  CHECK(bench.limiter.fill_ns() == 440 * kMs);
+}
+
+TEST_CASE("what workers have beyond a quarter of the CPUs counts for neither side") {
+  Bench bench(4);
+  bench.stop_for(100 * kMs, Marking::kOn);
+  REQUIRE(bench.limiter.fill_ns() == 400 * kMs);
+  bench.pass(100 * kMs, CpuLimiter::Spent{.worker_ns = 300 * kMs, .mutator_ns = 100 * kMs});
+  CHECK(bench.limiter.fill_ns() == 400 * kMs);
+  bench.stop_for(0, Marking::kOff);
+  bench.pass(100 * kMs, CpuLimiter::Spent{.worker_ns = 300 * kMs, .mutator_ns = 100 * kMs});
+  CHECK(bench.limiter.fill_ns() == 300 * kMs);
 }
 
 TEST_CASE("a full bucket limits until it has drained a little") {
@@ -113,9 +148,9 @@ TEST_CASE("a full bucket limits until it has drained a little") {
   CHECK(bench.limiter.fill_ns() == 2 * kSecond);
   CHECK(bench.limiter.overflow_ns() == 2 * kSecond);
   // As much for the one side as for the other leaves it on.
-  bench.pass(kMs, {.assist_ns = kMs / 2});
+  bench.pass(kMs, Apart{.assist_ns = kMs / 2});
   CHECK(bench.limiter.limiting());
-  bench.pass(1, {.assist_ns = 0});
+  bench.pass(1, Apart{.assist_ns = 0});
   CHECK_FALSE(bench.limiter.limiting());
 }
 
@@ -131,7 +166,7 @@ TEST_CASE("in the long run half of the CPU time goes to a collector that takes w
       const std::uint64_t ns =
           limiting ? CpuLimiter::kUpdatePeriodNs + 1 : CpuLimiter::kAssistPeriodNs + 1;
       const std::uint64_t assist = limiting ? 0 : ns * cpus - ns * cpus / 4;
-      bench.pass(ns, {.assist_ns = assist});
+      bench.pass(ns, Apart{.assist_ns = assist});
       collector_ns += ns * cpus / 4 + assist;
       total_ns += ns * cpus;
     }
@@ -154,7 +189,7 @@ TEST_CASE(
   for (int i = 0; i < 10'000; ++i) {
     const std::uint64_t total = bench.cpus * (1 + random() % (10 * kMs));
     const std::uint64_t assist = bench.limiter.limiting() ? 0 : random() % (total / 4 * 3 + 1);
-    bench.pass(total / bench.cpus, {.assist_ns = assist});
+    bench.pass(total / bench.cpus, Apart{.assist_ns = assist});
     const auto collector = static_cast<std::int64_t>(total / 4 + assist);
     // Never behind: the bucket does not go below empty.
     ahead_ns =
@@ -175,7 +210,7 @@ TEST_CASE("another number of CPUs is another capacity, and what was full stays f
   CHECK(bench.limiter.limiting());
   CHECK(bench.limiter.fill_ns() == 2 * kSecond);
   // The time before the change is that of the CPUs before the change.
-  bench.limiter.set_cpus(8, bench.now_ns += 100 * kMs, {});
+  bench.limiter.set_cpus(8, bench.now_ns + 100 * kMs, {.mutator_ns = 200 * kMs});
   CHECK(bench.limiter.fill_ns() == 2 * kSecond - 200 * kMs);
 }
 
@@ -205,15 +240,15 @@ TEST_CASE("no time and no number of CPUs overflows the limiter") {
   for (const std::uint32_t cpus : {0u, 1u, 2u, 1024u, UINT32_MAX}) {
     for (const std::uint64_t now : times) {
       for (const std::uint64_t assist : times) {
-        for (const std::uint64_t idle : times) {
+        for (const std::uint64_t other : times) {
           CpuLimiter limiter(cpus, 0);
-          limiter.begin_stop(now / 2, {assist, idle});
+          limiter.begin_stop(now / 2, {assist, other, ~other});
           limiter.end_stop(now - now / 4, Marking::kOn);
-          limiter.update(now, {assist, idle});
-          limiter.update(now, {assist, idle});
+          limiter.update(now, {assist, other, ~other});
+          limiter.update(now, {assist, other, ~other});
           REQUIRE(limiter.fill_ns() <= limiter.capacity_ns());
           REQUIRE(limiter.limiting() == (limiter.fill_ns() == limiter.capacity_ns()));
-          limiter.set_cpus(1, now, {assist, idle});
+          limiter.set_cpus(1, now, {assist, other, ~other});
           REQUIRE(limiter.fill_ns() <= kSecond);
         }
       }
