@@ -428,6 +428,9 @@ void Cycle::start_sweeping() {
   x_pacing.commit(SweepState::kUnfinished);
   x_phase.advance(Phase::kMarkTermination, Phase::kSweep);
   if (x_heap.settings().gcstoptheworld == 2) x_sweeper.finish();
+  // Before the world runs again: who looks for the end of a cycle, to give back what it holds outside for objects that are dead
+  // by now, is not to go on without having seen it.
+  x_numbers.cycles.fetch_add(1, std::memory_order_relaxed);
   x_heap.handshake().start();
   // Whoever goes on may now take this CPU.
   x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);
@@ -509,7 +512,6 @@ void Cycle::close() {
   x_record.last_stop_clock_ns = end_ns - x_marked_ns;
   x_record.first_stop_cpu_ns = x_record.first_stop_clock_ns * x_record.processors_count;
   x_record.last_stop_cpu_ns = x_record.last_stop_clock_ns * x_record.processors_count;
-  x_numbers.cycles.fetch_add(1, std::memory_order_relaxed);
   if (x_record.forced) x_numbers.forced.fetch_add(1, std::memory_order_relaxed);
   x_numbers.mark_ns_last.store(x_record.mark_clock_ns, std::memory_order_relaxed);
   x_numbers.mark_ns_total.fetch_add(x_record.mark_clock_ns, std::memory_order_relaxed);
