@@ -287,9 +287,11 @@ bool Handshake::has_stopped(Mutator& mutator) {
   return mutator.found != MutatorState::running;
 }
 
-// Until all have stopped, or none does any more. (One that stops may let another one have its CPU.)
+// Until all that can be running have stopped, or none does any more. The stopper has a CPU, so others have none and cannot find
+// the note before it lets go of that; a signal to one of those interrupts nothing.
 void Handshake::wait_for_noted(std::size_t running) {
-  for (std::uint64_t until_ns = 0; running != 0;) {
+  const std::size_t without_cpu = running + 1 > x_cpus ? running + 1 - x_cpus : 0;
+  for (std::uint64_t until_ns = 0; running > without_cpu;) {
     std::size_t left = 0;
     for_each_in_stop([&](Mutator& m) { left += has_stopped(m) ? 0 : 1; });
     const std::uint64_t now = os::now_ns();
@@ -664,10 +666,12 @@ void Handshake::announce() {
 
 // The next step of a stop is a few microseconds away: looking for it is quicker than sleeping. Whoever looks offers its CPU
 // again and again to those that wait for one, of whom one may be who is looked for: with two threads to stop and the stopper on
-// two CPUs one of the three always waits. Where there are more threads than that they sleep at once. Relaxed: who looks asks
-// again.
+// two CPUs one of the three always waits, so it is offered first. Where there are more threads than that they sleep at once.
+// Relaxed: who looks asks again.
 void Handshake::look_for_change(const std::atomic<std::uint32_t>& word, std::uint32_t from) const {
-  if (x_awake.load(std::memory_order_relaxed) > x_cpus) return;
+  const std::size_t awake = x_awake.load(std::memory_order_relaxed);
+  if (awake > x_cpus) return;
+  if (awake == x_cpus) os::yield();
   for (int turn = 0; turn < kTurnsBeforeSleep; ++turn) {
     for (int look = 0; look < kLooksATurn; ++look) {
       if (word.load(std::memory_order_relaxed) != from) return;
