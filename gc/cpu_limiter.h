@@ -8,11 +8,11 @@
 // less than empty: a day without cycles earns no credit.
 //
 // What counts: CPU time that this process has had, so that neither idle CPUs nor other processes are on anybody's side. (Go
-// counts CPUs less what its scheduler knows to be idle.) The collector's are assists, with those for giving memory back; workers
-// up to a quarter of all CPUs while it marks; and every CPU while the world is stopped. What workers have beyond the quarter is
-// on nobody's side: they had it because nobody else wanted the CPU, or for a thread that waits for them. The quarter is of all
-// CPUs, idle ones included: with few threads and many CPUs the limiter comes on early, when workers are well ahead of the
-// mutators and assists are not missed.
+// counts CPUs less what its scheduler knows to be idle.) The collector's are assists, with those for giving memory back; its
+// own sweeping; workers up to a quarter of all CPUs while it marks; and every CPU while the world is stopped. What workers have
+// beyond the quarter is on nobody's side: they had it because nobody else wanted the CPU, or for a thread that waits for them.
+// The quarter is of all CPUs, idle ones included: with few threads and many CPUs the limiter comes on early, when workers are
+// well ahead of the mutators and assists are not missed.
 //
 // Arithmetic only: no clock, no threads. Who calls sees to exclusion, drops an update() where another one runs (the next one
 // brings its time along), and publishes limiting().
@@ -37,7 +37,8 @@ class CpuLimiter {
 
   // CPU time since the last call that was given any, in nanoseconds; the caller's counts start at 0 again.
   struct Spent {
-    std::uint64_t assist_ns = 0;   // for marking, or releasing memory: by threads of the program
+    // For marking, or releasing memory: by threads of the program. And for sweeping, by the collector.
+    std::uint64_t assist_ns = 0;
     std::uint64_t worker_ns = 0;   // by the threads that mark
     std::uint64_t mutator_ns = 0;  // by the program for itself
   };

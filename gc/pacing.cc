@@ -112,7 +112,8 @@ void Pacing::forget_clocks() {
 Pacing::Told Pacing::clocks(std::uint64_t now_ns) const {
   const Assists& assists = x_heap.assists();
   return {.at_ns = now_ns,
-          .assist_ns = assists.cpu_ns() + x_heap.cycle().scavenger().assist_ns(),
+          .assist_ns = assists.cpu_ns() + x_heap.cycle().scavenger().assist_ns() +
+                       x_heap.cycle().sweep_cpu_ns(),
           .worker_ns = assists.worker_cpu_ns()};
 }
 
