@@ -33,13 +33,6 @@ void Assists::owe_while_marking(Mutator& mutator, std::int64_t bytes) {
   mutator.paid_bytes -= static_cast<std::uint64_t>(bytes);
 }
 
-void Assists::leave_debts(Mutator& mutator) {
-  if (!x_marks.load(std::memory_order_relaxed) || mutator.never_assist != 0 || forgives()) return;
-  begin_account(mutator);
-  const std::int64_t owed = owed_bytes(mutator);
-  if (owed > 0) x_credit.fetch_sub(work_for(ratio(), owed), std::memory_order_relaxed);
-}
-
 void Assists::pay_while_marking(Mutator& mutator, std::uint64_t bytes) {
   begin_account(mutator);
   if (mutator.never_assist != 0 || forgives()) {
@@ -165,7 +158,7 @@ void Assists::count_work(std::uint64_t bytes, By by) {
     return;
   }
   const auto credit = static_cast<std::int64_t>(bytes);
-  if (anybody_waits() && this->credit() >= 0) {
+  if (anybody_waits()) {
     pay_for_those_in_line(credit);
   } else {
     x_credit.fetch_add(credit, std::memory_order_relaxed);

@@ -9,8 +9,8 @@
 //      first served; who cannot be paid in full goes to the end of the line, so that one large debt does not hold up small
 //      ones. When a packet is there again, the first in line marks itself.
 //   4. when marking ends, whatever it still owes is forgiven
-//   5. when it ends, others pay: what it owes is taken from the credit, which may come to less than nothing; workers fill that up
-//      before they pay for anybody
+//   5. when it ends, so is that (as in Go). To leave it to others was tried: what a thread has claimed and gives back, and the
+//      price past the goal, made it more than anybody had allocated, and those in line waited for that
 //
 // Nothing is owed inside gc::never_assist, nor while the collector has taken too much of the CPUs (cpu_limiter.h).
 //
@@ -31,7 +31,6 @@
 //   fork                 asks markers to rest between two cells, assists too; who waits in line holds nothing, and in the child is
 //                        gone with the line.
 //   a thread that ends   is not in here: it pays before it goes on, with cancellation put off.
-//   debts of the dead    hold up the line only until workers have paid them, or marking ends.
 //   gc::critical         its owner does not pay inside (it could not be stopped); it owes until it is outside.
 //   gc::blocking_call    nobody allocates there.
 //
@@ -78,9 +77,6 @@ class Assists {
     if (x_marks.load(std::memory_order_relaxed)) owe_while_marking(mutator, bytes);
   }
 
-  // It ends.
-  void leave_debts(Mutator& mutator);
-
   // ---- the cycle's side
 
   // Numbers begin at 0. World stopped.
@@ -122,7 +118,6 @@ class Assists {
 
   // ---- numbers of the cycle; relaxed
 
-  std::int64_t credit() const { return x_credit.load(std::memory_order_relaxed); }
   std::uint64_t work_bytes() const { return x_work_bytes.load(std::memory_order_relaxed); }
   std::uint64_t assist_work_bytes() const {
     return x_assist_work_bytes.load(std::memory_order_relaxed);
@@ -170,8 +165,7 @@ class Assists {
   std::atomic<std::uint32_t> x_cycle{0};   // counts them; written in stops
   std::atomic<double> x_work_per_byte{0};  // relaxed, both: either may be older
   std::atomic<double> x_bytes_per_work{0};
-  std::atomic<std::int64_t> x_credit{
-      0};  // below 0: debts of threads that have ended; relaxed: a number
+  std::atomic<std::int64_t> x_credit{0};  // >= 0; relaxed: a number
 
   Mutex x_lock{LockRank::kAssists};
   InLine* x_first = nullptr;                // guarded by x_lock

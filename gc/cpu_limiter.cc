@@ -1,6 +1,7 @@
 #include "gc/cpu_limiter.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "alloc/base/check.h"
 #include "gc/pacer.h"
@@ -32,8 +33,15 @@ CpuLimiter::CpuLimiter(std::uint32_t cpus, std::uint64_t now_ns)
 void CpuLimiter::update(std::uint64_t now_ns, Spent spent) {
   const auto quarter_ns =
       static_cast<std::uint64_t>(static_cast<double>(window_ns(now_ns)) * kCollectorShare);
-  if (x_marking == Marking::kOff) spent.worker_ns = 0;
-  fill(plus(spent.assist_ns, std::min(spent.worker_ns, quarter_ns)), spent.mutator_ns);
+  std::uint64_t worker_ns = 0;
+  if (x_marking == Marking::kOn) {
+    // Of the whole mark: a worker that has half a CPU may have a whole one for a while, and then none.
+    x_workers_ns = plus(x_workers_ns, spent.worker_ns);
+    x_quarter_ns = plus(x_quarter_ns, quarter_ns);
+    const std::uint64_t counted_ns = std::min(x_workers_ns, x_quarter_ns);
+    worker_ns = counted_ns - std::exchange(x_counted_ns, counted_ns);
+  }
+  fill(plus(spent.assist_ns, worker_ns), spent.mutator_ns);
 }
 
 bool CpuLimiter::update_due(std::uint64_t now_ns, std::uint64_t period_ns) const {
@@ -43,6 +51,7 @@ bool CpuLimiter::update_due(std::uint64_t now_ns, std::uint64_t period_ns) const
 void CpuLimiter::end_stop(std::uint64_t now_ns, Marking from_now_on) {
   fill(window_ns(now_ns), 0);
   x_marking = from_now_on;
+  x_workers_ns = x_quarter_ns = x_counted_ns = 0;
 }
 
 void CpuLimiter::set_cpus(std::uint32_t cpus, std::uint64_t now_ns, Spent spent) {

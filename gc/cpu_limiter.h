@@ -75,6 +75,10 @@ class CpuLimiter {
   std::uint64_t x_capacity_ns;  // > 0
   std::uint64_t x_overflow_ns = 0;
   Marking x_marking = Marking::kOff;
+  // Since it began: what workers have had, a quarter of the CPUs, and what has been counted, which is the lesser.
+  std::uint64_t x_workers_ns = 0;
+  std::uint64_t x_quarter_ns = 0;
+  std::uint64_t x_counted_ns = 0;
 };
 
 }  // namespace tricolor::impl

@@ -58,7 +58,7 @@ bool Cycle::create() {
     return false;
   }
   x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);
-  x_pacing.commit(SweepState::kDone);
+  x_pacing.commit();
   return true;
 }
 
@@ -80,7 +80,7 @@ void Cycle::finish_previous_sweep() {
   if (x_phase.now() != Phase::kSweep) return;
   x_phase.advance(Phase::kSweep, Phase::kOff);
   if (x_heap.settings().gcpacertrace != 0) print_sweep_trace(x_sweeper.record());
-  x_pacing.commit(SweepState::kDone);
+  x_pacing.commit();
   if (x_heap.settings().scavtrace != 0) x_scavenger.print_trace();
 }
 
@@ -425,7 +425,7 @@ void Cycle::start_sweeping() {
   // Relaxed: start() publishes it to the mutators.
   allocator.sweep_epoch.fetch_add(1, std::memory_order_relaxed);
   x_sweeper.arm();
-  x_pacing.commit(SweepState::kUnfinished);
+  x_pacing.commit();
   x_phase.advance(Phase::kMarkTermination, Phase::kSweep);
   if (x_heap.settings().gcstoptheworld == 2) x_sweeper.finish();
   // Before the world runs again: who looks for the end of a cycle, to give back what it holds outside for objects that are dead
@@ -546,15 +546,12 @@ void Cycle::less_held_outside() {
 }
 
 void Cycle::follow_change() {
-  const auto change = [this] {
-    x_pacing.commit(x_phase.now() == Phase::kSweep ? SweepState::kUnfinished : SweepState::kDone);
-  };
   if (Mutator* const mutator = current_mutator(); mutator != nullptr) {
     const CriticalSection critical(*mutator);
-    change();
+    x_pacing.commit();
   } else {
     const HostRefused refused;  // a lock is taken without a mutator
-    change();
+    x_pacing.commit();
   }
 }
 
@@ -890,6 +887,12 @@ void Cycle::unlock_after_fork() {
   } else {
     x_run.unlock();
   }
+}
+
+SweepState Cycle::sweep_state() const {
+  const Phase phase = x_phase.now();
+  return phase == Phase::kMarkTermination || phase == Phase::kSweep ? SweepState::kUnfinished
+                                                                    : SweepState::kDone;
 }
 
 std::uint64_t Cycle::gc_cpu_ns() const {

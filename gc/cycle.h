@@ -103,6 +103,8 @@ class Cycle {
   Scavenger& scavenger() { return x_scavenger; }
   MarkCrew& crew() { return x_crew; }
   Pacing& pacing() { return x_pacing; }
+  // Is there something to sweep, or will there be in a moment? Any thread.
+  SweepState sweep_state() const;
   // Ever, of the collector's own sweeping. Any thread.
   std::uint64_t sweep_cpu_ns() const {
     return x_numbers.sweep_cpu_ns.load(std::memory_order_relaxed);

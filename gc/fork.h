@@ -35,7 +35,8 @@
 //
 // A child that was made without these handlers (vfork, posix_spawn, _Fork, a bare clone), or by a signal handler that
 // interrupted the library itself or another fork on its thread (a crash handler on one of the library's own threads, too), or runs
-// on an alternate stack, may do what such children may: exec or _exit.
+// on an alternate stack, may do what such children may: exec or _exit. (The kernel does not tell of an alternate stack set up with
+// SS_AUTODISARM: fork there is a usage error, and on one that is a part of the thread's own stack it must not be called.)
 #pragma once
 
 namespace tricolor::impl {

@@ -198,7 +198,6 @@ void Handshake::detach(Mutator& mutator) {
     const CriticalSection critical(mutator);
     return_all_for_reuse(x_heap.allocator(), mutator);
   }
-  x_heap.assists().leave_debts(mutator);
   const HostRefused refused;  // locks are taken without a mutator, at the end
   // While it waits for the registry a stop may be going on; it counts as blocked. With the lock there is none.
   with_spilled_registers(

@@ -13,7 +13,7 @@ bool Pacing::reached(const std::atomic<std::uint64_t>& bytes) const {
   return x_heap.allocator().heap_bytes() >= bytes.load(std::memory_order_relaxed);
 }
 
-void Pacing::commit(SweepState sweep) {
+void Pacing::commit() {
   const Allocator& allocator = x_heap.allocator();
   const Settings& settings = x_heap.settings();
   // Read with the lock held: who has changed something commits after that, so the last one to come sees all changes.
@@ -33,7 +33,7 @@ void Pacing::commit(SweepState sweep) {
                           (in_use > cells ? in_use - cells : 0);
   memory.ready_bytes = allocator.mapped_bytes();
   memory.external_bytes = allocator.held_outside_bytes();
-  memory.sweep = sweep;
+  memory.sweep = x_heap.cycle().sweep_state();
   x_pacer.commit(chosen, memory);
   publish();
 }
@@ -69,13 +69,15 @@ CycleOutcome Pacing::end_cycle(const CycleEnd& end) {
   return x_pacer.end_cycle(end);
 }
 
-void Pacing::revise_assist_ratio() {
+void Pacing::revise_assist_ratio() { revise_assist_ratio(Clock::kMayRead); }
+
+void Pacing::revise_assist_ratio(Clock clock) {
   if (!x_lock.try_lock()) return;
   const std::uint64_t live = x_heap.allocator().heap_bytes();
   Assists& assists = x_heap.assists();
   assists.set_ratio(x_pacer.assist_ratio(live, assists.work_bytes()));
   x_revised_live_bytes.store(live, std::memory_order_relaxed);
-  const bool limits = update_limiter(CpuLimiter::kUpdatePeriodNs);
+  const bool limits = update_limiter(CpuLimiter::kUpdatePeriodNs, clock);
   x_lock.unlock();
   if (limits) assists.forgive();
 }
@@ -86,12 +88,12 @@ void Pacing::revise_assist_ratio(Mutator& mutator) {
       x_revised_live_bytes.load(std::memory_order_relaxed) + kWorthIt)
     return;
   const CriticalSection critical(mutator);
-  revise_assist_ratio();
+  revise_assist_ratio(Clock::kLeave);  // a stop would wait
 }
 
 void Pacing::note_assist() {
   if (!x_lock.try_lock()) return;
-  const bool limits = update_limiter(CpuLimiter::kAssistPeriodNs);
+  const bool limits = update_limiter(CpuLimiter::kAssistPeriodNs, Clock::kMayRead);
   x_lock.unlock();
   if (limits) x_heap.assists().forgive();
 }
@@ -120,25 +122,29 @@ Pacing::Told Pacing::clocks(std::uint64_t now_ns) const {
 // CPU time that the limiter has not been told yet; at `now_ns` it is told.
 //
 // The process's clock costs the kernel a walk of all threads, and of those that run it is brought up to date at ticks only, 4 ms
-// apart: so it is read at longer times, and in between the process is taken to have what it had before. Who was told to have
-// spent more than there was gets less the next time.
-CpuLimiter::Spent Pacing::spent(std::uint64_t now_ns) {
+// apart. So it is read now and then, by who keeps nobody waiting; in between the process is taken to have what it had before, and
+// at the next reading that is put right. Where the program then has had less than nothing, it has less the next time.
+CpuLimiter::Spent Pacing::spent(std::uint64_t now_ns, Clock clock) {
   constexpr std::uint64_t kClockPeriodNs = 20'000'000;
-  constexpr std::int64_t kMostKeptNs = 10'000'000;  // for each CPU
+  constexpr std::int64_t kMostKeptNs = 40'000'000;  // for each CPU
   const Told before = std::exchange(x_told, clocks(now_ns));
-  if (now_ns - x_had.at_ns >= kClockPeriodNs) {
+  std::int64_t process_ns = 0;
+  if (clock == Clock::kMayRead && now_ns - x_had.at_ns >= kClockPeriodNs) {
     const std::uint64_t cpu_ns = os::process_cpu_ns();
-    x_had.cpus =
-        static_cast<double>(cpu_ns - x_had.cpu_ns) / static_cast<double>(now_ns - x_had.at_ns);
-    x_had.at_ns = now_ns;
-    x_had.cpu_ns = cpu_ns;
+    const std::uint64_t had_ns = cpu_ns - x_had.cpu_ns;
+    process_ns = static_cast<std::int64_t>(had_ns) - x_had.told_ns;
+    x_had = {.at_ns = now_ns,
+             .cpu_ns = cpu_ns,
+             .told_ns = 0,
+             .cpus = static_cast<double>(had_ns) / static_cast<double>(now_ns - x_had.at_ns)};
+  } else {
+    process_ns = static_cast<std::int64_t>(x_had.cpus * static_cast<double>(now_ns - before.at_ns));
+    x_had.told_ns += process_ns;
   }
   CpuLimiter::Spent spent;
   spent.assist_ns = x_told.assist_ns - before.assist_ns;
   spent.worker_ns = x_told.worker_ns - before.worker_ns;
-  const auto all =
-      static_cast<std::int64_t>(x_had.cpus * static_cast<double>(now_ns - before.at_ns));
-  x_mutator_ns += all - static_cast<std::int64_t>(spent.assist_ns + spent.worker_ns);
+  x_mutator_ns += process_ns - static_cast<std::int64_t>(spent.assist_ns + spent.worker_ns);
   spent.mutator_ns = static_cast<std::uint64_t>(std::max<std::int64_t>(x_mutator_ns, 0));
   x_mutator_ns = std::clamp<std::int64_t>(x_mutator_ns, -kMostKeptNs * x_cpus, 0);
   return spent;
@@ -148,16 +154,16 @@ void Pacing::update_limiter(Mutator& mutator) {
   if (!limits_cpu()) return;
   const CriticalSection critical(mutator);
   if (!x_lock.try_lock()) return;
-  const bool limits = update_limiter(CpuLimiter::kUpdatePeriodNs);
+  const bool limits = update_limiter(CpuLimiter::kUpdatePeriodNs, Clock::kLeave);
   x_lock.unlock();
   if (limits) x_heap.assists().forgive();
 }
 
 // True when it has begun to limit.
-bool Pacing::update_limiter(std::uint64_t period_ns) {
+bool Pacing::update_limiter(std::uint64_t period_ns, Clock clock) {
   const std::uint64_t now = os::now_ns();
   if (x_limiter_stopped || !x_limiter.update_due(now, period_ns)) return false;
-  x_limiter.update(now, spent(now));
+  x_limiter.update(now, spent(now, clock));
   return note_limit();
 }
 
@@ -173,7 +179,7 @@ void Pacing::begin_stop(std::uint32_t cpus, std::uint64_t cycle) {
   const Guard guard(x_lock);
   if (x_limiter_stopped) return;
   const std::uint64_t now = os::now_ns();
-  x_limiter.set_cpus(cpus, now, spent(now));
+  x_limiter.set_cpus(cpus, now, spent(now, Clock::kMayRead));
   x_cpus = cpus;
   x_cycle = cycle;
   x_limiter.begin_stop(now, {});
@@ -185,7 +191,7 @@ void Pacing::end_stop(CpuLimiter::Marking from_now_on) {
   {
     const Guard guard(x_lock);
     const std::uint64_t now = os::now_ns();
-    spent(now);  // the stop counts as every CPU's, whatever they did
+    spent(now, Clock::kLeave);  // the stop counts as every CPU's, whatever they did
     x_limiter.end_stop(now, from_now_on);
     x_limiter_stopped = false;
     limits = note_limit();

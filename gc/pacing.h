@@ -36,7 +36,7 @@ class Pacing {
   std::uint64_t limited_cycle() const { return x_limited_cycle.load(std::memory_order_relaxed); }
 
   // The heap, the settings or the memory held outside have changed.
-  void commit(SweepState sweep);
+  void commit();
 
   // While a cycle marks: the assist ratio follows what has been marked and allocated. By a worker while it works, or by a
   // mutator that runs; nobody waits for anything.
@@ -78,8 +78,10 @@ class Pacing {
     std::uint64_t at_ns = 0, assist_ns = 0, worker_ns = 0;
   };
   Told clocks(std::uint64_t now_ns) const;
-  CpuLimiter::Spent spent(std::uint64_t now_ns);
-  bool update_limiter(std::uint64_t period_ns);
+  enum class Clock : std::uint8_t { kMayRead, kLeave };  // the process's
+  void revise_assist_ratio(Clock clock);
+  CpuLimiter::Spent spent(std::uint64_t now_ns, Clock clock);
+  bool update_limiter(std::uint64_t period_ns, Clock clock);
   bool note_limit();
 
   Heap& x_heap;
@@ -89,10 +91,12 @@ class Pacing {
   CpuLimiter x_limiter{1, 0};
   bool x_limiter_stopped = false;  // between begin_stop and end_stop
   Told x_told;                     // what the limiter knows
-  struct {
-    std::uint64_t at_ns = 0, cpu_ns = 0;  // the clocks when it was read last
-    double cpus = 0;                      // that the process had on average before
-  } x_had;
+  struct Had {
+    std::uint64_t at_ns = 0, cpu_ns = 0;  // the clocks when the process's was read last
+    std::int64_t told_ns = 0;             // what it has been taken to have had since
+    double cpus = 0;                      // that it had on average before
+  };
+  Had x_had;
   std::int64_t x_mutator_ns = 0;  // below 0: what the mutators have been told to have had too much
   std::uint32_t x_cpus = 1;
   std::uint64_t x_cycle = 0;

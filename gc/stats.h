@@ -55,7 +55,8 @@ struct CycleRecord {
   bool forced = false;  // somebody asked for it
 };
 
-// gctrace=2: objects scanned for references in a cycle, by size class; the large ones first.
+// gctrace=2: objects scanned for references in a cycle, by size class; the large ones first. What is postponed because no memory
+// is left for queues may count twice.
 using ScanCounts = std::array<std::uint64_t, detail::kClassCount>;
 
 // The sweep of a cycle, for gcpacertrace. Bytes are of the live heap, as the pacer counts it.

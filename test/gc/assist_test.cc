@@ -275,25 +275,6 @@ TEST_CASE("a thread that was idle when marking began does not owe for what it al
   CHECK(end.exit_code == 0);
 }
 
-TEST_CASE("child starts threads while a mark is held", "[.child]") {
-  HeldMark mark(kParts);
-  const std::int64_t before = assists().credit();
-  // Each less than is worth its while to pay.
-  constexpr std::int64_t kBytes = 4'000;
-  for (int i = 0; i < 20; ++i) on_thread([] { gc::make_array<char>(kBytes); });
-  CHECK(assists().credit() <= before - 1'000);
-  // It is filled up first.
-  mark.end();
-  CHECK(assists().waiting() == 0);
-}
-
-TEST_CASE("what threads owe that end is paid for by workers", "[process]") {
-  const ProgramEnd end =
-      run_program("child starts threads while a mark is held", {{"TRICOLOR_DEBUG", kOneMarker}});
-  INFO(end.output);
-  CHECK(end.exit_code == 0);
-}
-
 TEST_CASE("child never assists while a mark is held", "[.child]") {
   HeldMark mark(kParts);
   gc::set_percent(100);

@@ -125,6 +125,19 @@ TEST_CASE("what other processes have of the CPUs counts for neither side") {
   CHECK(bench.limiter.fill_ns() == 440 * kMs);
 }
 
+TEST_CASE("a worker that has its quarter by turns has had a quarter") {
+  for (const bool at_first : {true, false}) {
+    Bench bench(2);
+    bench.stop_for(100 * kMs, Marking::kOn);
+    REQUIRE(bench.limiter.fill_ns() == 200 * kMs);
+    for (int i = 0; i < 20; ++i) {
+      const bool now = at_first == (i % 2 == 0);
+      bench.pass(10 * kMs, CpuLimiter::Spent{.worker_ns = now ? 10 * kMs : 0});
+    }
+    CHECK(bench.limiter.fill_ns() == 200 * kMs + 100 * kMs);
+  }
+}
+
 TEST_CASE("what workers have beyond a quarter of the CPUs counts for neither side") {
   Bench bench(4);
   bench.stop_for(100 * kMs, Marking::kOn);

@@ -208,7 +208,9 @@ TEST_CASE("gctrace=2 also says how many objects have been scanned, by class", "[
     CHECK(scanned.by_class[node] <= 30'002);
     CHECK(scanned.by_class["512B"] >= 30);
     CHECK(scanned.by_class["512B"] <= 32);
-    CHECK(scanned.by_class["L"] == 1);
+    // What does not fit into the queue may be scanned twice.
+    CHECK(scanned.by_class["L"] >= 1);
+    CHECK(scanned.by_class["L"] <= 2);
     CHECK(scanned.total <= 30'000 + 30 + 2 + 5);
   }
 }

@@ -54,7 +54,8 @@ struct histogram {
 
 struct statistics {
   // Cycles: the completed ones, and those of them that somebody asked for (collect(),
-  // release_memory(), the stress knob).
+  // release_memory(), the stress knob). A cycle is counted when it has marked, before the world runs again; its other numbers
+  // follow in a moment, or at the return of gc::collect().
   std::uint64_t cycles_total = 0;
   std::uint64_t cycles_forced = 0;
 
