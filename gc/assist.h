@@ -36,7 +36,8 @@
 //
 // Invariant [assist.end]: who is in line when marking ends is let go, and nobody gets into the line after that: x_marks is tested
 //   under the lock, and cleared before the lock is taken to let them go. (Not under the lock: in the last stop nothing is to be
-//   waited for that a thread without a CPU may hold.) The same holds while the limiter is on, of Pacing::limits_cpu().
+//   waited for that a thread without a CPU may hold.) The same holds while the limiter is on, of Pacing::limits_cpu(). Both are
+//   modelled in test/model/assist.pml.
 // Invariant [assist.exact]: in a cycle, what threads have paid (work done, credit taken, each priced in bytes) and what they owe
 //   is what they have allocated, and what they hold more outside of the heap than when it began, as far as others see it
 //   (gc::external_memory). Credit is only what workers have scanned, and is taken once.
