@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 
 namespace tricolor::impl {
 namespace {
@@ -81,6 +82,13 @@ Line& Line::decimal(std::uint64_t value, int places) noexcept {
   return append(*this, FMT_COMPILE("{}.{:0{}}"), value / unit, value % unit, places);
 }
 
-Line& Line::scientific(double value) noexcept { return append(*this, FMT_COMPILE("{:+e}"), value); }
+// Not by fmt, which may throw for a double: to_chars does not, and takes no memory.
+Line& Line::scientific(double value) noexcept {
+  char digits[kMaxNumberBytes];
+  const auto end =
+      std::to_chars(digits, digits + sizeof digits, value, std::chars_format::scientific, 6).ptr;
+  if (digits[0] != '-') text("+");
+  return text({digits, static_cast<std::size_t>(end - digits)});
+}
 
 }  // namespace tricolor::impl
