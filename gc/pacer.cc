@@ -158,8 +158,14 @@ void Pacer::commit(const PacerSettings& settings, const PacerMemory& memory) {
   if (memory.sweep == SweepState::kDone) {
     x_sweep_end_bytes = 0;
   } else if (x_sweep_end_bytes == 0) {
-    x_sweep_end_bytes = plus(memory.live_bytes, kLeastSweepBytes);
+    x_sweep_end_bytes =
+        plus(minus(clamped(memory.live_bytes), clamped(memory.external_bytes)), kLeastSweepBytes);
   }
+}
+
+// With what is held outside now: that goes when the cycle's dead are found, and must not keep the goal where it was.
+std::uint64_t Pacer::sweep_end_bytes() const {
+  return x_sweep_end_bytes == 0 ? 0 : plus(x_sweep_end_bytes, x_external_bytes);
 }
 
 double Pacer::cons_mark() const {
@@ -203,11 +209,11 @@ Pacer::Goal Pacer::goal() const {
   Goal goal = {std::min(by_percent, by_limit), 0};
   // Near the limit nothing moves the goal out, or allows the trigger to be later.
   if (by_limit < by_percent) return goal;
-  goal.bytes = std::max(goal.bytes, x_sweep_end_bytes);
+  goal.bytes = std::max(goal.bytes, sweep_end_bytes());
   if (x_running) goal.bytes = std::max(goal.bytes, plus(x_triggered_bytes, kLeastRunwayBytes));
   goal.bytes = std::min(goal.bytes, by_limit);
   goal.least_trigger_bytes =
-      std::min(goal.bytes, std::max(x_sweep_end_bytes, clamped(x_settings.min_heap_bytes)));
+      std::min(goal.bytes, std::max(sweep_end_bytes(), clamped(x_settings.min_heap_bytes)));
   dcheck(in.marked_bytes <= goal.bytes, "pacer.goal", {in.marked_bytes, goal.bytes});
   return goal;
 }
@@ -256,9 +262,7 @@ AssistRatio Pacer::assist_ratio(std::uint64_t live_bytes, std::uint64_t work_byt
   }
   // Marking may find more than the worst case: cells allocated meanwhile, ranges read twice. And the goal may be behind.
   const auto work_left = static_cast<double>(std::max(minus(expected, work_bytes), kLeastWorkLeft));
-  const auto bytes_left =
-      static_cast<double>(std::max<std::uint64_t>(minus(goal_bytes, live_bytes), 1));
-  const AssistRatio ratio = {work_left / bytes_left, bytes_left / work_left};
+  const AssistRatio ratio = AssistRatio::of(work_left, goal_bytes, live_bytes);
   dcheck(ratio.work_per_byte > 0, "pacer.ratio");
   dcheck(ratio.bytes_per_work > 0, "pacer.ratio");
   return ratio;

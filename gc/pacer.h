@@ -116,10 +116,19 @@ MarkWorkers mark_workers_of_quota(double cpus, CycleKind kind);
 bool fractional_may_start(double share, std::uint64_t marked_ns, std::uint64_t elapsed_ns);
 bool fractional_must_leave(double share, std::uint64_t marked_ns, std::uint64_t elapsed_ns);
 
-// What an allocation pays. Two numbers, since who publishes them may do so one after the other: use either alone.
+// What an allocation pays: so much work is left to do before the heap is at the limit.
 struct AssistRatio {
   double work_per_byte = 0;   // scan work for each allocated byte
   double bytes_per_work = 0;  // its inverse
+  double work_left = 0;
+  std::uint64_t limit_bytes = 0;  // live
+
+  // With so much work left, and so many live bytes by now. At the limit and past it, a byte costs all of it.
+  static AssistRatio of(double work_left, std::uint64_t limit_bytes, std::uint64_t live_bytes) {
+    const double bytes_left =
+        limit_bytes > live_bytes ? static_cast<double>(limit_bytes - live_bytes) : 1;
+    return {work_left / bytes_left, bytes_left / work_left, work_left, limit_bytes};
+  }
 };
 
 // Work that `bytes` cost, and bytes that `work` pays for: at least 1 for 1, at most INT64_MAX. Nothing for less than 1.
@@ -207,6 +216,7 @@ class Pacer {
   double cons_mark() const;
   // What the cycle that comes or runs has to scan if nothing changes.
   std::uint64_t expected_work_bytes() const;
+  std::uint64_t sweep_end_bytes() const;
   // What the last cycle found alive, with the external memory that is not known to be garbage.
   std::uint64_t marked_bytes() const;
 
@@ -225,7 +235,8 @@ class Pacer {
 
   PacerSettings x_settings;
   PacerMemory x_memory;
-  std::uint64_t x_sweep_end_bytes = 0;  // the sweep has until then; 0 when it is done
+  // The sweep has until then, without what is held outside; 0 when it is done.
+  std::uint64_t x_sweep_end_bytes = 0;
 
   // What the last cycle has found, and the globals that the one that runs has found.
   std::uint64_t x_marked_bytes = 0;    // external memory apart

@@ -465,6 +465,21 @@ TEST_CASE("a sweep that has not ended gets a megabyte, once, but not near the li
   CHECK(pacer.goal_bytes() == 69 * kMiB);
 }
 
+TEST_CASE("a sweep that has not ended does not hold the goal where external memory was") {
+  Pacer pacer;
+  pacer.start_cycle({.live_bytes = 39 * kMiB, .heap_scan_bytes = kMiB});
+  pacer.end_cycle({.marked_bytes = kMiB, .external_bytes = 38 * kMiB});
+  PacerMemory memory = {
+      .live_bytes = 39 * kMiB, .external_bytes = 38 * kMiB, .sweep = SweepState::kUnfinished};
+  pacer.commit({}, memory);
+  CHECK(pacer.goal_bytes() == 78 * kMiB);
+  memory.live_bytes = 7 * kMiB;  // what the dead held has been given back
+  memory.external_bytes = 6 * kMiB;
+  pacer.commit({}, memory);
+  CHECK(pacer.goal_bytes() == 14 * kMiB);
+  CHECK(pacer.trigger_bytes() >= 8 * kMiB);
+}
+
 TEST_CASE("no cycle starts below min_heap, and it has its runway above it") {
   const PacerSettings settings = {.min_heap_bytes = 256 * kMiB};
   const Pacer pacer = after_cycle(64 * kMiB, 10 * kMiB, settings);
