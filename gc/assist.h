@@ -89,7 +89,7 @@ class Assists {
   // Lets them go: after that, or because nothing is owed for now. The world may run.
   void forgive();
 
-  void set_ratio(AssistRatio ratio);
+  void set_ratio(const AssistRatio& ratio);
 
   // ---- the markers' side
 
@@ -153,6 +153,7 @@ class Assists {
   static std::int64_t owed_bytes(const Mutator& mutator);
   [[gnu::noinline]] void pay_while_marking(Mutator& mutator, std::uint64_t bytes);
   void pay_waiting(Mutator& mutator, std::int64_t owed_bytes);
+  std::int64_t most_ahead() const;
   std::int64_t take_credit(std::int64_t work);
   std::int64_t mark(std::int64_t work);
   std::int64_t wait_in_line(std::uint32_t cycle, std::int64_t work, bool at_front);
@@ -162,10 +163,10 @@ class Assists {
   AssistRatio ratio() const;
 
   Heap& x_heap;
-  std::atomic<bool> x_marks{false};        // written in stops
-  std::atomic<std::uint32_t> x_cycle{0};   // counts them; written in stops
-  std::atomic<double> x_work_per_byte{0};  // relaxed, both: either may be older
-  std::atomic<double> x_bytes_per_work{0};
+  std::atomic<bool> x_marks{false};       // written in stops
+  std::atomic<std::uint32_t> x_cycle{0};  // counts them; written in stops
+  std::atomic<double> x_work_left{1};     // relaxed, both: either may be older
+  std::atomic<std::uint64_t> x_limit_bytes{0};
   std::atomic<std::int64_t> x_credit{0};  // >= 0; relaxed: a number
 
   Mutex x_lock{LockRank::kAssists};
