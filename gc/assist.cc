@@ -56,8 +56,9 @@ void Assists::pay_waiting(Mutator& mutator, std::int64_t owed_bytes) {
   const AssistRatio price = ratio();
   const std::int64_t owed = work_for(price, owed_bytes);
   // What is paid ahead is paid at this price: not for more than a part of what is left, or where work is cheap it would buy all.
+  const std::int64_t most_ahead = Assists::most_ahead();
   const std::int64_t beyond =
-      std::clamp<std::int64_t>(kLeastWork - owed, 0, work_for(price, most_ahead()));
+      std::clamp<std::int64_t>(kLeastWork - owed, 0, work_for(price, most_ahead));
   std::int64_t work = owed + beyond;
   for (bool waited = false;; waited = true) {
     work -= take_credit(work);
@@ -70,16 +71,17 @@ void Assists::pay_waiting(Mutator& mutator, std::int64_t owed_bytes) {
   // What has been done beyond is to its credit; so is what has been forgiven, which no longer matters.
   mutator.paid_bytes += static_cast<std::uint64_t>(owed_bytes);
   mutator.paid_bytes +=
-      static_cast<std::uint64_t>(std::min(bytes_for(price, beyond - work), most_ahead()));
+      static_cast<std::uint64_t>(std::min(bytes_for(price, beyond - work), most_ahead));
   x_times.count(os::now_ns() - begin_ns);
 }
 
 std::int64_t Assists::most_ahead() const {
   constexpr std::int64_t kParts = 16;
+  constexpr std::int64_t kLeastAhead = 64 << 10;  // bytes
   const std::uint64_t live = x_heap.allocator().heap_bytes();
-  const std::uint64_t limit = x_limit_bytes.load(std::memory_order_relaxed);
+  const std::uint64_t limit = limit_bytes();
   const std::uint64_t left = limit > live ? limit - live : 0;
-  return std::max(kLeastWork, static_cast<std::int64_t>(std::min(left, kNoGoal)) / kParts);
+  return std::max(kLeastAhead, static_cast<std::int64_t>(std::min(left, kNoGoal)) / kParts);
 }
 
 std::int64_t Assists::take_credit(std::int64_t work) {
@@ -228,14 +230,14 @@ bool Assists::forgives() const { return x_heap.cycle().pacing().limits_cpu(); }
 // Of the heap as it is now: who should have brought the numbers up to date may have lost its CPU, and near the end of a mark, when
 // hardly any work is left, a byte costs next to nothing until the heap is at its limit.
 AssistRatio Assists::ratio() const {
-  return AssistRatio::of(x_work_left.load(std::memory_order_relaxed),
-                         x_limit_bytes.load(std::memory_order_relaxed),
-                         x_heap.allocator().heap_bytes());
+  // Acquire: with this work comes at least its limit, which grows with it at the goal. Pairs with set_ratio (release).
+  const double work_left = x_work_left.load(std::memory_order_acquire);
+  return AssistRatio::of(work_left, limit_bytes(), x_heap.allocator().heap_bytes());
 }
 
 void Assists::set_ratio(const AssistRatio& ratio) {
-  x_work_left.store(ratio.work_left, std::memory_order_relaxed);
   x_limit_bytes.store(ratio.limit_bytes, std::memory_order_relaxed);
+  x_work_left.store(ratio.work_left, std::memory_order_release);
 }
 
 void Assists::begin_cycle() {

@@ -90,6 +90,8 @@ class Assists {
   void forgive();
 
   void set_ratio(const AssistRatio& ratio);
+  // Of the live heap, that the ratio is made for.
+  std::uint64_t limit_bytes() const { return x_limit_bytes.load(std::memory_order_relaxed); }
 
   // ---- the markers' side
 
@@ -165,7 +167,7 @@ class Assists {
   Heap& x_heap;
   std::atomic<bool> x_marks{false};       // written in stops
   std::atomic<std::uint32_t> x_cycle{0};  // counts them; written in stops
-  std::atomic<double> x_work_left{1};     // relaxed, both: either may be older
+  std::atomic<double> x_work_left{1};     // either may be older
   std::atomic<std::uint64_t> x_limit_bytes{0};
   std::atomic<std::int64_t> x_credit{0};  // >= 0; relaxed: a number
 

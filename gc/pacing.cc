@@ -84,8 +84,10 @@ void Pacing::revise_assist_ratio(Clock clock) {
 
 void Pacing::revise_assist_ratio(Mutator& mutator) {
   constexpr std::uint64_t kWorthIt = 32 << 10;  // bytes
-  if (x_heap.allocator().heap_bytes() <
-      x_revised_live_bytes.load(std::memory_order_relaxed) + kWorthIt)
+  // Past the limit a byte costs all that is left, and there is another limit then.
+  const std::uint64_t live = x_heap.allocator().heap_bytes();
+  if (live < x_revised_live_bytes.load(std::memory_order_relaxed) + kWorthIt &&
+      live < x_heap.assists().limit_bytes())
     return;
   const CriticalSection critical(mutator);
   revise_assist_ratio(Clock::kLeave);  // a stop would wait
