@@ -236,6 +236,7 @@ AssistRatio Assists::ratio() const {
 }
 
 void Assists::set_ratio(const AssistRatio& ratio) {
+  // Release: the limit comes first. Pairs with ratio (acquire).
   x_limit_bytes.store(ratio.limit_bytes, std::memory_order_relaxed);
   x_work_left.store(ratio.work_left, std::memory_order_release);
 }

@@ -9,8 +9,7 @@
 //      first served; who cannot be paid in full goes to the end of the line, so that one large debt does not hold up small
 //      ones. When a packet is there again, the first in line marks itself.
 //   4. when marking ends, whatever it still owes is forgiven
-//   5. when it ends, so is that (as in Go). To leave it to others was tried: what a thread has claimed and gives back, and the
-//      price past the goal, made it more than anybody had allocated, and those in line waited for that
+//   5. when it ends, so is that (as in Go): left to others it would count what the thread has claimed and gives back, too
 //
 // Nothing is owed inside gc::never_assist, nor while the collector has taken too much of the CPUs (cpu_limiter.h).
 //
@@ -41,6 +40,7 @@
 // Invariant [assist.exact]: in a cycle, what threads have paid (work done, credit taken, each priced in bytes) and what they owe
 //   is what they have allocated, and what they hold more outside of the heap than when it began, as far as others see it
 //   (gc::external_memory). Credit is only what workers have scanned, and is taken once.
+//   (What is paid ahead counts up to a part of what is left to the limit; the rest is paid for nothing.)
 #pragma once
 
 #include <array>
@@ -167,7 +167,7 @@ class Assists {
   Heap& x_heap;
   std::atomic<bool> x_marks{false};       // written in stops
   std::atomic<std::uint32_t> x_cycle{0};  // counts them; written in stops
-  std::atomic<double> x_work_left{1};     // either may be older
+  std::atomic<double> x_work_left{1};     // the limit is not older than the work (set_ratio)
   std::atomic<std::uint64_t> x_limit_bytes{0};
   std::atomic<std::int64_t> x_credit{0};  // >= 0; relaxed: a number
 

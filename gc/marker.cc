@@ -190,15 +190,17 @@ bool Marker::follow() {
   return !left;
 }
 
-void Marker::count_assist_cpu() {
+// CPU time since it was asked last. (A system call.)
+std::uint64_t Marker::take_cpu_ns() {
   const std::uint64_t now_cpu_ns = os::thread_cpu_ns();
-  x_assists.count_cpu(now_cpu_ns - std::exchange(x_seen_cpu_ns, now_cpu_ns));
+  return now_cpu_ns - std::exchange(x_seen_cpu_ns, now_cpu_ns);
 }
 
-// Returns what it was. (To read the clock is a system call.)
+void Marker::count_assist_cpu() { x_assists.count_cpu(take_cpu_ns()); }
+
+// Returns what it was.
 std::uint64_t Marker::count_worker_cpu() {
-  const std::uint64_t now_cpu_ns = os::thread_cpu_ns();
-  const std::uint64_t took_ns = now_cpu_ns - std::exchange(x_seen_cpu_ns, now_cpu_ns);
+  const std::uint64_t took_ns = take_cpu_ns();
   x_assists.count_worker_cpu(took_ns);
   return took_ns;
 }

@@ -124,6 +124,7 @@ class Marker {
   bool follow();
   bool look_around();
   bool must_leave();
+  std::uint64_t take_cpu_ns();
   void count_assist_cpu();
   std::uint64_t count_worker_cpu();
   void count_assist_marked();

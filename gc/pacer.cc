@@ -163,7 +163,7 @@ void Pacer::commit(const PacerSettings& settings, const PacerMemory& memory) {
   }
 }
 
-// With what is held outside now: that goes when the cycle's dead are found, and must not keep the goal where it was.
+// With the least that has been held outside since: it goes when the cycle's dead are found, and must not keep the goal where it was.
 std::uint64_t Pacer::sweep_end_bytes() const {
   return x_sweep_end_bytes == 0 ? 0 : plus(x_sweep_end_bytes, x_external_bytes);
 }

@@ -387,6 +387,15 @@ TEST_CASE("an allocated byte costs the work that is left for each byte to the go
   CHECK(pacer.assist_ratio(127 * kMiB, 64 * kMiB).work_per_byte == Approx(1000.0 / kMiB));
 }
 
+TEST_CASE("a byte costs more the nearer the heap is to the limit, and all that is left behind it") {
+  CHECK(AssistRatio::of(1000, 100, 50).work_per_byte == Approx(20));
+  CHECK(AssistRatio::of(1000, 100, 90).work_per_byte == Approx(100));
+  for (const std::uint64_t live : {std::uint64_t{99}, std::uint64_t{100}, kNoGoal}) {
+    CHECK(AssistRatio::of(1000, 100, live).work_per_byte == 1000);
+    CHECK(AssistRatio::of(1000, 100, live).bytes_per_work == Approx(0.001));
+  }
+}
+
 TEST_CASE("a heap that grows moves the goal out, so that the ratio stays") {
   Pacer pacer = after_cycle(64 * kMiB, 10 * kMiB);
   pacer.start_cycle({.live_bytes = 118 * kMiB, .heap_scan_bytes = 118 * kMiB});
