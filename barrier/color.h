@@ -35,8 +35,8 @@
 //   reference from such a frame into a slot loses nothing by it.
 // Invariant [color.construction]: a constructor of a slot shades the word that it overwrites. It need not shade the new one:
 //   the thread that constructs holds it, and was captured.
-// Invariant [color.roots-go]: what stops being a root while marking shades what it held: a gc::root (roots/root_set.h), a
-//   thread that detaches (gc/handshake.cc), a library (pinned, roots/libraries.h).
+// Invariant [color.roots-go]: what stops being a root while marking shades what it held: a gc::root or a range (roots/root_set.h),
+//   a thread that detaches (gc/handshake.cc), a library (pinned, roots/libraries.h).
 //
 // The barrier is Go's (runtime/mbarrier.go), with the capture of all stacks at one instant in place of one after another:
 // native threads write into each other's frames, where no barrier is.

@@ -180,7 +180,11 @@ bool Cycle::arm() {
   x_phase.advance(Phase::kSweepTermination, Phase::kMark);
   start_pacing();  // before anything is grey: helpers come then
   keep_constructions();
-  // Not before that: a handle that goes on a thread which is not stopped makes grey what it held.
+  x_stack_bytes += x_heap.roots().capture_ranges(
+      x_heap.address_range(),
+      [this](const void* begin, const void* end) { x_crew.coordinator().mark_range(begin, end); });
+  // Not before constructions have been kept: a handle that goes on a thread which is not stopped makes grey what it held. And
+  // after ranges have been captured: one that goes before that was never in this snapshot.
   if (x_beside_the_program) x_heap.roots().begin_marking();
   // Captures that did not fit: such a stack can be read only now.
   handshake.for_each_in_stop([this](Mutator& m) {
@@ -277,11 +281,29 @@ void Cycle::mark_roots() {
     if (!may_be_closed(segment)) mark_segment(segment);
     report_root_work();
   }
+  if (!is_planted(Fault::no_range_roots)) mark_ranges();
   if (is_planted(Fault::no_handle_roots)) return;
   x_heap.roots().for_each([this](const void*, void* word) {
     x_globals_bytes += sizeof word;
     x_crew.coordinator().mark_word(reinterpret_cast<std::uintptr_t>(word));
   });
+  report_root_work();
+}
+
+void Cycle::mark_ranges() {
+  Marker& marker = x_crew.coordinator();
+  const bool may_grow = x_beside_the_program && x_heap.settings().tinybuffers == 0;
+  x_heap.roots().scan_ranges(
+      [&](const char* begin, const char* end) {
+        x_globals_bytes += static_cast<std::size_t>(end - begin);
+        marker.mark_range(begin, end);
+      },
+      [&](std::uintptr_t word) { marker.mark_word(word); },
+      [&] {
+        report_root_work();
+        if (x_heap.packets().is_paused()) x_heap.packets().rest();  // a thread forks
+      },
+      may_grow ? RootSet::Grow::yes : RootSet::Grow::no);
   report_root_work();
 }
 

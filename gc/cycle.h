@@ -155,6 +155,7 @@ class Cycle {
   std::optional<std::uint64_t> stop_with_all_segments();
   void keep_constructions();
   void mark_roots();
+  void mark_ranges();
   void mark_mutator(Mutator& mutator);
   void mark_segment(Segment& segment);
   bool may_be_closed(const Segment& segment) const;

@@ -168,6 +168,7 @@ void finish_in_child() {
     heap->cycle().forget_threads(survivor);
     heap->assists().forget_threads();
     leave_inner_locks(*heap);
+    heap->roots().remove_stacks([&](const void* owner) { return owner != survivor; });
     heap->handshake().forget_others(survivor);
     leave_outer_locks(*heap);
   }

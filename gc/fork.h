@@ -13,7 +13,7 @@
 //   parent    lets everyone go on. Threads that needed the slow half of an allocation meanwhile have waited; others have not
 //             noticed.
 //   child     has one thread. The other mutators are dropped, with their claims returned; their stacks and thread-local
-//             storage are no roots any more, their gc::root handles still are. The threads of the library are gone; the next
+//             storage are no roots any more, their gc::root handles and registered ranges still are, but for value stacks. The threads of the library are gone; the next
 //             cycles start them again. A mark is given up, and its bits are cleared; a sweep goes on where it was. Heap pages
 //             are private copies, as all memory.
 //

@@ -1,7 +1,6 @@
 #include "gc/handshake.h"
 
 #include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -194,6 +193,7 @@ void Handshake::detach(Mutator& mutator) {
     Handshake& handshake;
     Mutator& mutator;
   } detach{*this, mutator};
+  remove_value_stacks(mutator);
   {
     const CriticalSection critical(mutator);
     return_all_for_reuse(x_heap.allocator(), mutator);
@@ -215,6 +215,19 @@ void Handshake::detach(Mutator& mutator) {
       &detach);
   pthread_setspecific(x_exit_key, nullptr);
   free(mutator);
+}
+
+// By the owner.
+void Handshake::remove_value_stacks(Mutator& mutator) {
+  while (mutator.has_value_stacks) {
+    RootSet::Registration stack;
+    {
+      const CriticalSection critical(mutator);
+      stack = x_heap.roots().find_stack([&](const void* owner) { return owner == &mutator; });
+    }
+    if (stack.range == nullptr) return;
+    remove_range(mutator, stack);
+  }
 }
 
 // [color.roots-go]: the snapshot's roots in a thread that detaches, as far as they have not been marked, and its log. Its turn and
@@ -253,8 +266,7 @@ void Handshake::fit_capture(Mutator& mutator) {
   StackCapture& capture = mutator.capture;
   if (capture.capacity() == kTinyCapture) return;
   const std::size_t wanted = capture.wanted();
-  const std::size_t capacity =
-      std::max(std::bit_ceil(wanted + wanted / 4), StackCapture::kCapacity);
+  const std::size_t capacity = capture.capacity_wanted();
   const bool is_too_small = wanted > capture.capacity();
   // (The second mark reads captures, too.)
   const bool is_far_too_large =
@@ -455,6 +467,8 @@ void Handshake::ask(Mutator& mutator) {
 // thread-local storage are gone; its claims are returned with those of the blocked.
 void Handshake::stop_ended(Mutator& mutator) {
   mutator.tls.forget();
+  // Their tops may have stood on its stack, and are not read any more.
+  mutator.heap.roots().remove_stacks([&](const void* owner) { return owner == &mutator; });
   mutator.frozen_top = mutator.stack.base;
   mutator.state->store(MutatorState::waiting, std::memory_order_seq_cst);
 }

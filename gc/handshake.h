@@ -209,6 +209,7 @@ class Handshake {
   void enter_marking_late(Mutator& mutator);
   void flush_log(Mutator& mutator);
   static void flush_log_hook(detail::thread_cache& cache);
+  void remove_value_stacks(Mutator& mutator);
   void shade_what_goes(Mutator& mutator);
   void shade_thread_local(const Mutator& mutator, Shader& shader) const;
   template <class Fn>

@@ -1,11 +1,14 @@
 #include "gc/heap.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
+#include <stdexcept>
 #include <utility>
 
 #include <tricolor/heap.h>
 #include <tricolor/root.h>
+#include <tricolor/root_range.h>
 #include <tricolor/thread.h>
 
 #include "alloc/base/check.h"
@@ -180,6 +183,21 @@ statistics Heap::stats() const {
   out.types_count = x_allocator.kinds.count() - kFirstTypedKind;
   out.threads_count = x_handshake.mutator_count();
   return out;
+}
+
+void remove_range(Mutator& mutator, RootSet::Registration registration) {
+  RootSet& roots = mutator.heap.roots();
+  RootSet::Words left;
+  for (bool has_gone = false; !has_gone;) {
+    const CriticalSection critical(mutator);
+    has_gone = roots.remove_part(registration, left);
+  }
+  if (left.begin == nullptr) return;
+  // Slow where it is large, and so not in a critical section. (Large blocks are mappings.)
+  constexpr std::size_t kLarge = 1 << 20;
+  if (left.bytes() >= kLarge) os::discard(left.begin, left.bytes() / kLarge * kLarge);
+  const CriticalSection critical(mutator);
+  roots.give_back(left);
 }
 
 }  // namespace tricolor::impl
@@ -385,6 +403,109 @@ void give_back_root_slot(std::atomic<void*>* slot) noexcept {
   }
   const impl::CriticalSection critical(*mutator);
   mutator->heap.roots().give_back(slot);
+}
+
+namespace {
+
+// No address of a program's is as high.
+constexpr std::uintptr_t kHighestEnd = std::uintptr_t{1} << 57;
+
+std::uintptr_t address_in_words(const void* p) {
+  return reinterpret_cast<std::uintptr_t>(p) / sizeof(void*) * sizeof(void*);
+}
+
+void check_ends(const void* begin, const void* end) {
+  if (begin == nullptr || end == nullptr || end < begin ||
+      reinterpret_cast<std::uintptr_t>(end) > kHighestEnd) {
+    throw std::invalid_argument(
+        "gc::add_root_range, gc::add_stack: begin and end must be addresses, and end must not be "
+        "below begin");
+  }
+}
+
+void check_top(const void* top) {
+  if (top == nullptr)
+    throw std::invalid_argument("gc::add_stack: the place where the top is kept must be given");
+}
+
+// `capacity`: of the buffer for captures, in words; 0 for a range that is not raw.
+range_handle add(impl::RootRange wanted, std::size_t capacity) {
+  Mutator& mutator = Heap::mutator();
+  impl::RootSet& roots = mutator.heap.roots();
+  if (wanted.is_stack()) {
+    wanted.owner = &mutator;
+    mutator.has_value_stacks = true;
+  }
+  if (capacity != 0 && mutator.heap.settings().tinybuffers != 0) capacity = 1;
+  impl::RootSet::Words words;
+  impl::RootSet::Registration registration;
+  if (capacity != 0) {
+    const impl::CriticalSection critical(mutator);
+    words = roots.take_words(capacity);
+  }
+  if (capacity == 0 || words.begin != nullptr) {
+    // All of it may be in use in the next stop: the kernel maps it now, and outside of a critical section.
+    if (capacity != 0 && !wanted.is_stack()) std::memset(words.begin, 0, words.bytes());
+    const impl::CriticalSection critical(mutator);
+    registration = roots.add_range(wanted, words);
+    if (registration.range == nullptr && capacity != 0) roots.give_back(words);
+  }
+  // Outside: it takes locks of the C++ runtime.
+  if (registration.range == nullptr) throw std::bad_alloc();
+  return {registration.range, registration.number};
+}
+
+// The words that lie in [begin, end) whole.
+impl::RootRange words_of(const void* begin, const void* end) {
+  const auto first = impl::round_up(reinterpret_cast<std::uintptr_t>(begin), sizeof(void*));
+  impl::RootRange range;
+  range.begin = reinterpret_cast<const char*>(first);
+  range.end = reinterpret_cast<const char*>(std::max(first, address_in_words(end)));
+  return range;
+}
+
+}  // namespace
+
+range_handle add_range(const void* begin, const void* end, range_kind kind) {
+  check_ends(begin, end);
+  impl::RootRange range = words_of(begin, end);
+  const bool is_raw = kind == range_kind::raw;
+  range.kind = is_raw ? impl::RootRange::Kind::raw : impl::RootRange::Kind::barriered;
+  const auto count = static_cast<std::size_t>(range.end - range.begin) / sizeof(void*);
+  return add(range, is_raw ? std::max<std::size_t>(count, 1) : 0);
+}
+
+range_handle add_value_stack(const void* begin, const void* end, const void* top) {
+  check_ends(begin, end);
+  check_top(top);
+  impl::RootRange range = words_of(begin, end);
+  range.kind = impl::RootRange::Kind::raw;
+  range.top = top;
+  return add(range, impl::StackCapture::kCapacity);
+}
+
+range_handle add_value_stack_without_end(const void* begin, const void* top) {
+  check_ends(begin, begin);
+  check_top(top);
+  impl::RootRange range = words_of(begin, begin);
+  range.end = reinterpret_cast<const char*>(impl::RootRange::kUnknown);
+  range.kind = impl::RootRange::Kind::raw;
+  range.top = top;
+  return add(range, impl::StackCapture::kCapacity);
+}
+
+void remove_range(range_handle handle) noexcept {
+  impl::RootSet::Registration registration;
+  registration.range = static_cast<impl::RootRange*>(handle.range);
+  registration.number = handle.number;
+  if (Mutator* const mutator = impl::current_mutator(); mutator != nullptr)
+    return impl::remove_range(*mutator, registration);
+  const impl::HostRefused refused;  // as in give_back_root_slot
+  impl::RootSet& roots = Heap::existing()->roots();
+  impl::RootSet::Words left;
+  while (!roots.remove_part(registration, left)) {
+  }
+  roots.give_back(left);
 }
 
 }  // namespace detail

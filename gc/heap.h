@@ -43,6 +43,9 @@ struct Settings {
 // Pins the libraries of the types that the mutator has registered inside gc::critical, which has ended (allocate.cc).
 void pin_types_since(Mutator& mutator);
 
+// By the owner of `mutator`. A stop may come in between, so that none has to wait for all of a large range.
+void remove_range(Mutator& mutator, RootSet::Registration registration);
+
 class Heap {
  public:
   // The process's heap, made at the first use from the environment. Null when the kernel refuses the first memory.

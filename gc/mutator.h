@@ -72,6 +72,8 @@ struct Mutator : LocalCache {
       0;                            // stress=n: the value of claimed_cells at which to collect next
   std::int64_t external_bytes = 0;  // not yet counted in the allocator's. Owner only
   std::uint32_t flushes = 0;        // of the log, by the owner
+  bool has_value_stacks = false;    // or has had. Owner only
+  std::uint64_t ranges_gone = 0;    // at the last of them (RootSet::ranges_gone). Owner only
   // What it has paid for (gc/assist.h), of claimed_bytes, in the cycle that this is the number of. Owner only.
   std::uint32_t assist_cycle = 0;
   std::uint64_t paid_bytes = 0;

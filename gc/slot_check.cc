@@ -1,6 +1,7 @@
 #include "gc/slot_check.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "alloc/base/log.h"
 #include "alloc/base/os.h"
@@ -21,10 +22,15 @@ bool is_in(const Mutator& mutator, const char* slot) {
 
 void SlotCheck::sample(Mutator& mutator) {
   constexpr std::uint32_t kFlushesASample = 16;
-  if (mutator.flushes++ % kFlushesASample != 0) return;
-  const auto* const slot = static_cast<const char*>(mutator.stored_slot);
+  // The slot may have been in a range that has gone since the last flush, or that goes before we look.
+  const std::uint64_t gone = x_heap.roots().ranges_gone();
+  const bool may_have_gone = std::exchange(mutator.ranges_gone, gone) != gone;
+  // Each slot only once: what is stored by other means meanwhile does not change it.
+  const auto* const slot = static_cast<const char*>(std::exchange(mutator.stored_slot, nullptr));
+  if (mutator.flushes++ % kFlushesASample != 0 || may_have_gone) return;
   if (slot == nullptr || is_in(mutator, slot) ||
-      x_heap.address_range().contains(reinterpret_cast<std::uintptr_t>(slot)))
+      x_heap.address_range().contains(reinterpret_cast<std::uintptr_t>(slot)) ||
+      x_heap.roots().is_in_range(slot, &mutator) || x_heap.roots().ranges_gone() != gone)
     return;
   const Guard guard(x_lock);
   for (std::size_t i = 0; i < x_count; ++i) {
@@ -68,7 +74,7 @@ bool SlotCheck::is_scanned(const void* slot, const SegmentList& segments) {
   for (const Segment& segment : segments) {
     if (segment.begin <= address && address < segment.end) return true;
   }
-  bool found = false;
+  bool found = x_heap.roots().is_in_range(slot, nullptr);
   x_heap.handshake().for_each_in_turn([&](Mutator& m) { found |= is_in(m, address); });
   std::uintptr_t word = 0;  // memory that is gone (a library's, a thread's) is no evidence
   return found || os::read_maybe_unmapped(&word, slot, sizeof word) != sizeof word;

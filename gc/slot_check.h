@@ -25,8 +25,8 @@ class SlotCheck {
  public:
   explicit SlotCheck(Heap& heap) : x_heap(heap) {}
 
-  // Notes the last slot that `mutator` has stored to, unless that is on its own stack or in its own thread-local storage. By its
-  // owner, in a critical section, now and then.
+  // Notes the last slot that `mutator` has stored to, unless that is on its own stack, in its own thread-local storage, or in a
+  // gc::root_range. By its owner, in a critical section, now and then.
   void sample(Mutator& mutator);
 
   // The thread detaches: its stack and its thread-local storage will be unknown soon. Drops suspects in them.

@@ -184,6 +184,12 @@ void verify_marks(Heap& heap, const SegmentList& segments) {
   heap.roots().for_each([&](const void* place, void* word) {
     verifier.look_at_root("a gc::root", place, reinterpret_cast<std::uintptr_t>(word));
   });
+  heap.roots().for_each_range_in_snapshot([&](const RootRange& range) {
+    if (range.kind == RootRange::Kind::barriered)
+      return verifier.look_at_root_memory("a barriered root range", range.begin, range.end);
+    for (const std::uintptr_t& word : range.capture)
+      verifier.look_at_root("a raw root range, when the cycle began,", &word, word);
+  });
   for (const Segment& segment : segments)
     verifier.look_at_root_memory("a global", segment.begin, segment.end);
   heap.handshake().for_each_mutator([&](Mutator& m) {

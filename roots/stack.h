@@ -7,6 +7,7 @@
 // Invariant [stack.one-instant]: no thread goes on before every capture of the same stop is complete.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -43,6 +44,11 @@ class StackCapture {
 
   // How many words the last capture would have kept with room for all.
   std::size_t wanted() const { return x_wanted; }
+  // With some room to grow.
+  std::size_t capacity_wanted() const {
+    const std::size_t capacity = std::bit_ceil(x_wanted + x_wanted / 4);
+    return capacity < kCapacity ? kCapacity : capacity;
+  }
 
   // Nothing is kept any more.
   void clear() {

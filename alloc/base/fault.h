@@ -22,6 +22,8 @@ enum class Fault : std::uint8_t {
   no_thread_local_roots,  // thread-local storage is not
   no_handle_roots,        // gc::root handles are not
   no_handle_shade,        // a handle that goes does not shade what it held
+  no_range_roots,         // gc::root_range is not marked
+  no_range_shade,         // a range that goes does not shade what it held
   no_detach_shade,        // a thread that detaches does not shade what it was a root of
   no_log_flush,           // marking ends without a look at the logs
   idle_with_log,          // a thread that blocks with something in its log is left out

@@ -24,7 +24,7 @@ enum class LockRank : std::uint8_t {
   kSweep,      // cursor of the sweeper
   kCentral,    // one kind's spans
   kPageHeap,   // pages
-  kRootTable,  // slots of gc::root
+  kRootTable,  // slots of gc::root, registered ranges
   kSlotCheck,  // samples of stores
   kAssists,    // threads that wait in line for credit
   kPacer,      // numbers of the pacer

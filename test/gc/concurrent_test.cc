@@ -248,6 +248,58 @@ TEST_CASE(
   CHECK(intact(field->other, 42));
 }
 
+namespace {
+
+struct Holder {
+  explicit Holder(Node* node_) : node(node_) {}
+  gc::ptr<Node> node;
+  static constexpr auto gc_fields = gc::fields(&Holder::node);
+};
+
+}  // namespace
+
+TEST_CASE("what is taken out of a range while a cycle marks was in it when the cycle began") {
+  if (stressed()) return;
+  if (tricolor::impl::Heap::existing()->settings().gcstoptheworld != 0) return;  // nobody takes
+  for (const auto kind : {gc::raw, gc::barriered}) {
+    const auto words = std::make_unique<gc::ptr<Node>[]>(2);
+    gc::root_range range = gc::add_root_range(words.get(), words.get() + 2, kind);
+    // It came later, so it is read first, which takes a while.
+    const std::vector<std::uintptr_t> empty(8'000'000);
+    const gc::root_range first_read =
+        gc::add_root_range(empty.data(), empty.data() + empty.size(), gc::barriered);
+    Hidden taken, left;
+    on_thread([&] {
+      words[0] = make_node(1, make_node(2));
+      words[1] = make_node(3);
+      taken = Hidden(words[0]);
+      left = Hidden(words[1]);
+    });
+    scrub_stack();
+    gc::root<Holder> first, second;
+    const int percent = gc::set_percent(-1);
+    std::thread collector = start_thread([] { gc::collect(); });
+    auto& handshake = tricolor::impl::Heap::existing()->handshake();
+    while (!tricolor::impl::is_marking(handshake.epoch())) gc::safepoint();
+    // Into new objects, which nobody looks at.
+    first = gc::make<Holder>(words[0].get());
+    if (kind == gc::raw) {
+      *reinterpret_cast<Node* volatile*>(words.get()) = nullptr;  // no barrier
+    } else {
+      words[0] = nullptr;
+    }
+    second = gc::make<Holder>(words[1].get());
+    range.reset();
+    join(collector);
+    gc::set_percent(percent);
+    CHECK(alive(taken));
+    CHECK(alive(left));
+    CHECK(intact(first->node, 1));
+    CHECK(intact(first->node->next, 2));
+    CHECK(intact(second->node, 3));
+  }
+}
+
 TEST_CASE("a constructor over what is no reference does not attach its thread") {
   on_thread([] { make_node(1); });
   bool attached = true;

@@ -39,6 +39,8 @@ constexpr const char* kBlocked = "child keeps objects in a blocked frame only";
 constexpr const char* kGlobal = "child keeps objects in globals only";
 constexpr const char* kThreadLocal = "child keeps objects in a thread_local only";
 constexpr const char* kHandle = "child keeps objects in handles only";
+constexpr const char* kRange = "child keeps objects in ranges only";
+constexpr const char* kRangeGone = "child takes over what ranges held that have gone";
 constexpr const char* kDropped = "child drops handles whose objects it keeps";
 constexpr const char* kDetached = "child takes over what threads held that have detached";
 constexpr const char* kBlockedLog = "child takes over what threads took out that have blocked";
@@ -60,6 +62,8 @@ constexpr FaultName kFaults[] = {
     {Fault::no_thread_local_roots, "no_thread_local_roots", kThreadLocal},
     {Fault::no_handle_roots, "no_handle_roots", kHandle},
     {Fault::no_handle_shade, "no_handle_shade", kDropped},
+    {Fault::no_range_roots, "no_range_roots", kRange},
+    {Fault::no_range_shade, "no_range_shade", kRangeGone},
     {Fault::no_detach_shade, "no_detach_shade", kDetached},
     {Fault::dropped_packet, "dropped_packet", kTree},
     {Fault::barrier_split, "barrier_split", kCleared},
@@ -386,6 +390,57 @@ void expect_tree(const Node* tree, int depth) {
 }
 
 }  // namespace
+
+TEST_CASE("child keeps objects in ranges only", "[.child]") {
+  const Collector collector;
+  std::vector<Node*> raw(1'000);
+  std::vector<gc::ptr<Node>> barriered(1'000);
+  const auto first = gc::add_root_range(raw.data(), raw.data() + raw.size(), gc::raw);
+  const auto second =
+      gc::add_root_range(barriered.data(), barriered.data() + barriered.size(), gc::barriered);
+  repeat([&](std::uint64_t round) {
+    for (std::size_t i = 0; i < 1'000; ++i) {
+      if (round != 0) {
+        expect_intact(raw[i], i);
+        expect_intact(barriered[i], i + 1);
+      }
+      if (i % 16 == round % 16 || round == 0) {
+        raw[i] = make_node(i);
+        barriered[i] = make_node(i + 1);
+      }
+    }
+  });
+}
+
+// What is in a range when a cycle begins, and is taken out and the range removed before the cycle has come to it.
+TEST_CASE("child takes over what ranges held that have gone", "[.child]") {
+  constexpr std::size_t kRanges = 500;
+  const Collector collector;
+  std::vector<std::unique_ptr<gc::ptr<Node>[]>> words;
+  std::vector<gc::root_range> ranges(kRanges);
+  for (std::size_t i = 0; i < kRanges; ++i) words.push_back(std::make_unique<gc::ptr<Node>[]>(4));
+  gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kRanges);
+  repeat([&](std::uint64_t) {
+    for (std::size_t i = 0; i < kRanges; ++i) {
+      const bool is_raw = i % 2 == 0;
+      ranges[i] =
+          gc::add_root_range(words[i].get(), words[i].get() + 4, is_raw ? gc::raw : gc::barriered);
+      words[i][2] = make_node(i);
+    }
+    const std::uint64_t cycle = gc::stats().cycles_total;
+    while (gc::stats().cycles_total < cycle + 1) gc::safepoint();  // the next one has them
+    for (std::size_t i = 0; i < kRanges; ++i) {
+      boxes[i] = gc::make<Box>(words[i][2]);
+      // Without a barrier, where that is allowed.
+      if (i % 2 == 0) *reinterpret_cast<Node* volatile*>(&words[i][2]) = nullptr;
+      ranges[i].reset();
+    }
+    for (std::size_t i = 0; i < kRanges; ++i) {
+      expect_intact(boxes[i]->node, i);
+      boxes[i] = nullptr;
+    }
+  });
+}
 
 TEST_CASE("child keeps a large tree", "[.child]") {
   // Ten of it in a row, so that there is more grey than fits into a packet.

@@ -6,6 +6,7 @@
 #include <link.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -19,6 +20,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -356,6 +358,56 @@ TEST_CASE("child forks inside a stop that waits for it", "[.child]") {
 TEST_CASE("a fork waits for the stop that is under way and does not hold it up", "[process]") {
   if (skipped_under_sanitizers()) return;
   const ProgramEnd end = run_program("child forks inside a stop that waits for it", kForkingChild);
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child forks beside a thread with a value stack", "[.child]") {
+  constexpr std::size_t kWords = 1'000;
+  const auto own = std::make_unique<Node* volatile[]>(kWords);
+  const auto other = std::make_unique<Node* volatile[]>(kWords);
+  const auto begin = [](const auto& words) { return const_cast<Node**>(words.get()); };
+  Node** volatile own_top = begin(own) + kWords;
+  // The other's top stands in memory that the child does not have.
+  auto* const other_top = static_cast<Node** volatile*>(
+      mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  REQUIRE(madvise(const_cast<Node***>(other_top), 4096, MADV_DONTFORK) == 0);
+  const gc::root_range own_stack = gc::add_stack(begin(own), begin(own) + kWords, &own_top);
+  std::atomic<int> step{0};
+  std::thread thread = start_thread([&] {
+    *other_top = begin(other) + kWords;
+    gc::root_range other_stack = gc::add_stack(begin(other), begin(other) + kWords, other_top);
+    raise(step, 1);
+    wait_until(step, 2);
+    other_stack.reset();
+  });
+  wait_until(step, 1);
+  on_thread([&] {
+    for (std::uint64_t i = 0; i < kWords; ++i) own[i] = make_node(i);
+  });
+  const auto is_whole = [&] {
+    bool whole = true;
+    for (std::uint64_t i = 0; i < kWords; ++i) whole &= intact(own[i], i);
+    return whole;
+  };
+  gc::collect();
+  const pid_t child = fork();
+  if (child == 0) {
+    const Fault fault = live_on(nullptr, false, 1);
+    _exit(fault == kNone && !is_whole() ? kLostAfter : fault);
+  }
+  CHECK(wait_for(child) == kNone);
+  gc::collect();
+  CHECK(is_whole());
+  raise(step, 2);
+  join(thread);
+}
+
+TEST_CASE("a forked child keeps the value stack of the thread that it has, and no other",
+          "[process]") {
+  if (skipped_under_sanitizers()) return;
+  const ProgramEnd end =
+      run_program("child forks beside a thread with a value stack", kForkingChild);
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }

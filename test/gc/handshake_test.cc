@@ -5,6 +5,7 @@
 #include <link.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <tricolor/gc.h>
 #include <unistd.h>
 
@@ -257,16 +258,19 @@ TEST_CASE("a stop signal that cannot be used costs one line, and another one sto
 namespace {
 
 // Ends a thread that is attached: in each round of its key destructors it attaches once more. Returns what is left of it.
-tricolor::impl::Mutator* end_attached() {
+tricolor::impl::Mutator* end_attached(void (*in_each_round)() = [] {}) {
   struct Round {
     pthread_key_t key;
+    void (*fn)();
     int left = PTHREAD_DESTRUCTOR_ITERATIONS;
     tricolor::impl::Mutator* mutator = nullptr;
   };
   static Round round;
   round = {};
+  round.fn = in_each_round;
   if (pthread_key_create(&round.key, [](void*) {
         make_node(1);
+        round.fn();
         round.mutator = tricolor::impl::current_mutator();
         if (--round.left > 0) pthread_setspecific(round.key, &round);
       }) != 0) {
@@ -310,6 +314,20 @@ TEST_CASE("child outlives a thread whose id is another thread's now", "[.child]"
   join(other);
 }
 
+TEST_CASE("child reads no value stack of a thread that ended attached", "[.child]") {
+  static Node* words[4];
+  // In memory that goes with the thread, like its stack.
+  static auto* const top = static_cast<Node***>(
+      mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  static gc::root_range stack;
+  *top = words;
+  REQUIRE(end_attached([] { stack = gc::add_stack(words, words + 4, top); }) != nullptr);
+  REQUIRE(mprotect(top, 4096, PROT_NONE) == 0);
+  for (int i = 0; i < 10; ++i) gc::collect();
+  stack.reset();  // has gone already
+  gc::collect();
+}
+
 TEST_CASE("a stop does not wait for a thread that ended attached, nor for one that has its id now",
           "[process]") {
   if (tricolor::impl::kThreadSanitizer) {
@@ -318,7 +336,8 @@ TEST_CASE("a stop does not wait for a thread that ended attached, nor for one th
   }
   const ProgramEnd end =
       run_program(GENERATE("child outlives a thread that ended attached",
-                           "child outlives a thread whose id is another thread's now"));
+                           "child outlives a thread whose id is another thread's now",
+                           "child reads no value stack of a thread that ended attached"));
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }

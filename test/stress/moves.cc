@@ -71,12 +71,16 @@ enum Kind : unsigned {
   kRoot,      // a handle in malloc memory, assigned or moved
   kHandle,    // a handle that is moved from thread to thread
   kErrand,    // a thread that is started for it, and ends
+  kRaw,       // malloc memory that is registered, without a barrier
+  kRange,     // gc::ptr in such memory
+  kPassing,   // the same, registered for this one move
+  kPushed,    // a value stack of the thread's own, which moves to and fro
   kKinds
 };
 constexpr std::array<const char*, kKinds> kKindNames = {
-    "stack",  "blocked", "box",     "shelf",   "field",   "inside", "optional",
-    "member", "vector",  "variant", "element", "growing", "traced", "global",
-    "thread", "foreign", "root",    "handle",  "errand"};
+    "stack",  "blocked", "box",     "shelf",   "field",  "inside",  "optional", "member",
+    "vector", "variant", "element", "growing", "traced", "global",  "thread",   "foreign",
+    "root",   "handle",  "errand",  "raw",     "range",  "passing", "pushed"};
 
 enum class Plant : std::uint8_t { nothing, malloc, store, construct, parked };
 
@@ -364,6 +368,12 @@ gc::array<gc::ptr<Traced>> traced;
 gc::array<gc::ptr<Growing>> growing;
 std::deque<Handle> handles(512);
 
+// In malloc memory, registered while the threads run.
+constexpr std::size_t kRangePlaces = 2048;
+std::vector<Token*> raw_places(kRangePlaces);
+std::vector<gc::ptr<Token>> range_places(kRangePlaces);
+std::array<std::atomic<std::uint32_t>, 2 * kRangePlaces> range_busy;
+
 thread_local std::array<gc::ptr<Token>, 4> own;
 thread_local gc::ptr<Token> airlock;
 
@@ -396,6 +406,62 @@ void store_past_barrier(gc::ptr<Token>& slot, Token* token) {
 
 // ------------------------------------------------------------------------------------ workers
 
+// An interpreter's stack of values: stores to it have no barrier. Now and then it moves to another buffer.
+class ValueStack {
+ public:
+  ValueStack() { move_to(0); }
+  void exchange(Token*& held, std::size_t chance) {
+    if (chance == 0) move_to(1 - x_buffer);
+    const bool is_full = x_top == x_words[x_buffer].data() + kMost;
+    const bool is_empty = x_top == x_words[x_buffer].data();
+    if (is_empty || (!is_full && chance % 2 == 0)) {
+      if (held == nullptr) return;
+      *static_cast<Token* volatile*>(x_top) = held;
+      x_top = x_top + 1;
+      held = nullptr;
+    } else if (held == nullptr) {
+      held = *static_cast<Token* volatile*>(x_top - 1);
+      x_top = x_top - 1;
+    } else {
+      Token* volatile* const last = x_top - 1;
+      Token* const taken = *last;
+      *last = held;
+      held = taken;
+    }
+  }
+  template <class Fn>
+  void drain(Fn fn) {
+    while (x_top != x_words[x_buffer].data()) {
+      fn(*(x_top - 1));
+      x_top = x_top - 1;
+    }
+  }
+
+ private:
+  static constexpr std::size_t kMost = 32;
+  void move_to(std::size_t buffer) {
+    std::vector<Token*>& to = x_words[buffer];
+    to.resize(kMost);
+    std::size_t count = 0;
+    if (x_top != nullptr) {
+      const std::vector<Token*>& from = x_words[x_buffer];
+      count = static_cast<std::size_t>(x_top - from.data());
+      std::copy_n(from.begin(), count, to.begin());
+    }
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    gc::root_range seen =
+        gc::add_stack(static_cast<Token* const*>(to.data()), to.data() + kMost, &x_top);
+    x_top = to.data() + count;
+    x_buffer = buffer;
+    x_seen = std::move(seen);  // the old one goes
+  }
+
+  std::array<std::vector<Token*>, 2> x_words;
+  std::size_t x_buffer = 0;
+  Token** volatile x_top = nullptr;
+  gc::root_range x_seen;
+};
+
 class Worker {
  public:
   Worker(unsigned number, bool sleeps)
@@ -411,6 +477,7 @@ class Worker {
     const gc::thread_scope attached;
     Frame frame;
     x_frame = &frame;
+    x_values.emplace();
     Shown& me = shown[x_number];
     // Release: the frame is complete. Pairs with take_from_frame (acquire).
     me.own.store(&own, std::memory_order_release);
@@ -439,6 +506,7 @@ class Worker {
     for (const Box& box : frame.shelf) count_in_census(box.token, "on a shelf");
     for (const auto& token : own) count_in_census(token, "in a thread_local");
     for (const auto& handle : x_pocket) count_in_census(handle, "in a handle");
+    x_values->drain([](Token* token) { count_in_census(token, "on a value stack"); });
     gc::blocking_call([&] { all_done.arrive_and_wait(); });
   }
 
@@ -535,10 +603,47 @@ class Worker {
       case kErrand:
         held = send_on_errand(held);
         return true;
+      case kRaw: {
+        const std::size_t i = pick(kRangePlaces);
+        const Turn turn(range_busy[i]);
+        if (turn) std::swap(raw_places[i], held);
+        return bool(turn);
+      }
+      case kRange: {
+        const std::size_t i = pick(kRangePlaces);
+        const Turn turn(range_busy[kRangePlaces + i]);
+        if (turn) swap(range_places[i], held);
+        return bool(turn);
+      }
+      case kPassing:
+        held = pass_through_range(std::exchange(held, nullptr));
+        return true;
+      case kPushed:
+        x_values->exchange(held, pick(64));
+        return true;
       case kKinds:
         break;
     }
     return false;
+  }
+
+  // Out of sight but for a range that goes when it has been taken out again.
+  [[gnu::noinline]] Token* pass_through_range(Token* token) {
+    const auto words = std::make_unique<gc::ptr<Token>[]>(8);
+    const bool is_raw = pick(2) == 0;
+    const auto seen =
+        gc::add_root_range(words.get(), words.get() + 8, is_raw ? gc::raw : gc::barriered);
+    auto* const word = reinterpret_cast<Token* volatile*>(&words[pick(8)]);
+    if (is_raw) {
+      *word = token;
+    } else {
+      words[0] = token;
+    }
+    token = nullptr;
+    down(nullptr, 4);  // writes over what registers and frames held, and allocates
+    Token* const same = is_raw ? *word : words[0].get();
+    check(same, "in a range of its own");
+    return same;
   }
 
   // --- stacks
@@ -863,6 +968,7 @@ class Worker {
   Frame* x_frame = nullptr;
   std::array<Cell*, 2> x_here = {};  // a Worker lives on its thread's stack
   std::vector<gc::root<Token>> x_pocket;
+  std::optional<ValueStack> x_values;
   std::array<std::uint64_t, kKinds> x_moves = {};
 };
 
@@ -903,6 +1009,8 @@ void empty_all_places() {
   }
   for (std::size_t i = 0; i < globals_busy.size(); ++i) count_in_census(global(i), "in a global");
   for (const Handle& handle : handles) count_in_census(handle.root, "in a handle");
+  for (Token* const token : raw_places) count_in_census(token, "in a raw range");
+  for (const auto& token : range_places) count_in_census(token, "in a barriered range");
   for (Cell* cell : chains) {
     for (; cell != nullptr; cell = cell->next) {
       count_in_census(cell->field, "in a field");
@@ -938,6 +1046,10 @@ int main(int argc, char** argv) {
   wanted.clobberfree = 1;
   gc::init(wanted);
   known = std::vector<Known>(arguments.tokens);
+  const auto raw_seen =
+      gc::add_root_range(raw_places.data(), raw_places.data() + kRangePlaces, gc::raw);
+  const auto range_seen =
+      gc::add_root_range(range_places.data(), range_places.data() + kRangePlaces, gc::barriered);
   build();
   std::unique_ptr<std::uintptr_t> planted;
   if (arguments.plant == Plant::malloc) planted = plant_in_malloc();

@@ -13,6 +13,7 @@
 #include <tricolor/options.h>
 #include <tricolor/ptr.h>
 #include <tricolor/root.h>
+#include <tricolor/root_range.h>
 #include <tricolor/stats.h>
 #include <tricolor/thread.h>
 #include <tricolor/tracer.h>
