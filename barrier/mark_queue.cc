@@ -79,12 +79,13 @@ WorkPacket* PacketPool::pop_shared() {
   return packet;
 }
 
-void PacketPool::begin(std::size_t most_helpers, Assisted assisted) {
+void PacketPool::begin(std::size_t most_helpers, std::size_t idle_helpers, Assisted assisted) {
   const Guard guard(x_lock);
   dcheck(x_working == 0, "queue.end");
   x_working = 1;
   x_open = true;
-  x_most_helpers = most_helpers;
+  x_dedicated_helpers = most_helpers;
+  x_most_helpers.store(most_helpers + idle_helpers, std::memory_order_relaxed);
   x_assisted = assisted == Assisted::yes;
   note_hunger();
 }
@@ -115,15 +116,20 @@ WorkPacket* PacketPool::next_or_end(std::uint64_t not_before_ns) {
   }
 }
 
-WorkPacket* PacketPool::next_as_helper(bool worked) {
+WorkPacket* PacketPool::next_as_helper(Stint& stint) {
   const Guard guard(x_lock);
-  if (worked) {
+  if (stint.has_begun) {
     --x_helping;
+    if (stint.has_left && most_helpers() > x_dedicated_helpers)
+      x_most_helpers.fetch_sub(1, std::memory_order_relaxed);
     stop_working();
   }
+  stint = {};
   while (!x_end_helpers) {
     if (helpers_may_come() && !x_pause.load(std::memory_order_relaxed)) {
       if (WorkPacket* const packet = pop_shared(); packet != nullptr) {
+        stint.has_begun = true;
+        stint.is_idle = x_helping >= x_dedicated_helpers;
         ++x_helping;
         ++x_working;
         return packet;

@@ -8,6 +8,8 @@
 //   marker        works while                                 stops working when
 //   coordinator   from begin() on                             next_or_end() is called: it has nothing in hand
 //   helper        from the packet that next_as_helper() gave  next_as_helper() is called again
+//   idle helper   the same, on a CPU that nobody else wants   the same; one that has left for want of such a CPU has given all to
+//                                                             the pool, and is not there again before the next begin()
 //   assist        from the packet that take_to_assist() gave  end_assist() is called: it has nothing in hand
 //
 // Invariant [queue.end]: a grey cell that is queued is in the pool or with a marker that works, and who works and what the
@@ -54,13 +56,22 @@ class PacketPool {
   // May threads of the program take work, too?
   enum class Assisted : std::uint8_t { no, yes };
 
-  // The coordinator works from now on, until the end with at most so many helpers.
-  void begin(std::size_t most_helpers, Assisted assisted);
+  // The coordinator works from now on, until the end with at most so many helpers at a time, and so many idle ones more.
+  void begin(std::size_t most_helpers, std::size_t idle_helpers, Assisted assisted);
+  // How many helpers may work at a time, with idle ones. Relaxed: a hint.
+  std::size_t most_helpers() const { return x_most_helpers.load(std::memory_order_relaxed); }
   // The coordinator has no work: waits for a packet, or for the end of marking, which is null. It takes no packet before
   // `not_before_ns` (os::now_ns), unless somebody waits for what it does; it is told of the end at once.
   WorkPacket* next_or_end(std::uint64_t not_before_ns = 0);
-  // A helper has no work (any more, when it `worked`): waits for a packet. Null when end_helpers() has been called.
-  WorkPacket* next_as_helper(bool worked);
+  // What a helper does from one packet that it waited for to the next.
+  struct Stint {
+    bool is_idle = false;   // it is an idle helper
+    bool has_left = false;  // as such, because its CPU is wanted; said by the helper
+    bool has_begun = false;
+  };
+  // A helper has no work (any more, after a stint): waits for a packet, and begins another stint with it. Null when end_helpers()
+  // has been called.
+  WorkPacket* next_as_helper(Stint& stint);
   // A thread of the program that does not work: a packet, or null when there is none for it now.
   WorkPacket* take_to_assist();
   void end_assist();
@@ -121,9 +132,10 @@ class PacketPool {
   bool x_open = false;        // from begin() until the coordinator was told of the end
   bool x_assisted = false;
   bool x_line = false;
-  std::size_t x_most_helpers = 0;
-  std::size_t x_helping = 0;          // of those that work
-  std::size_t x_waiting_helpers = 0;  // whether or not they may take anything
+  std::size_t x_dedicated_helpers = 0;
+  std::atomic<std::size_t> x_most_helpers{0};  // with idle ones; written under x_lock
+  std::size_t x_helping = 0;                   // of those that work
+  std::size_t x_waiting_helpers = 0;           // whether or not they may take anything
   enum class Waits : std::uint8_t { no, for_its_time, for_work };
   Waits x_coordinator_waits = Waits::no;  // for_its_time: or for the end
   bool x_end_helpers = false;
@@ -138,7 +150,7 @@ class PacketPool {
   std::atomic<std::uint32_t> x_helper_news{0};
   std::atomic<std::uint32_t> x_resumed{0};
 
-  bool helpers_may_come() const { return x_open && x_helping < x_most_helpers; }
+  bool helpers_may_come() const { return x_open && x_helping < most_helpers(); }
   void note_hunger();
   void stop_working();
   void tell_coordinator();
@@ -190,7 +202,7 @@ class MarkQueue {
     return accept(x_pool.next_or_end(not_before_ns));
   }
   // The same for a helper. False when it is to end.
-  bool refill_as_helper(bool worked) { return accept(x_pool.next_as_helper(worked)); }
+  bool refill_as_helper(PacketPool::Stint& stint) { return accept(x_pool.next_as_helper(stint)); }
   // The same for an assist. False when there is nothing for it.
   bool refill_to_assist() { return accept(x_pool.take_to_assist()); }
   // Hands all that it has to the pool. False, and it still has it, when there is no packet to go on with.

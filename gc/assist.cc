@@ -177,8 +177,8 @@ void Assists::count_work(std::uint64_t bytes, By by) {
   x_heap.cycle().pacing().revise_assist_ratio();
 }
 
-bool Assists::has_spare_cpu() const {
-  return x_heap.handshake().mutator_count() < x_heap.cycle().cpus();
+bool Assists::have_cpus(std::size_t markers) const {
+  return x_heap.handshake().mutator_count() + markers <= x_heap.cycle().cpus();
 }
 
 void Assists::pay_for_those_in_line(std::int64_t credit) {

@@ -121,7 +121,14 @@ void Cycle::plan_workers() {
       std::clamp<std::size_t>(workers.dedicated + (workers.fractional_cpus > 0 ? 1 : 0), 1, most);
   x_share =
       workers.fractional_cpus > 0 && markers > workers.dedicated ? workers.fractional_cpus : 1;
-  x_crew.begin(markers, most, x_beside_the_program ? Markers::several : Markers::one,
+  // A coordinator that is the fractional worker is the first to use a CPU that is spare.
+  const std::size_t busy = x_heap.handshake().mutator_count() + markers;
+  std::size_t idle = 0;
+  if (x_may_use_spare && busy < x_record.processors_count) {
+    idle = std::min({std::size_t{workers.idle_at_most} - (x_share < 1 ? 1 : 0), most - markers,
+                     x_record.processors_count - busy});
+  }
+  x_crew.begin(markers, idle, most, x_beside_the_program ? Markers::several : Markers::one,
                x_record.processors_count);
 }
 
@@ -465,13 +472,9 @@ void Cycle::end_pacing() {
   const Assists& assists = x_heap.assists();
   const std::uint64_t coordinator_ns = x_marked_cpu_ns - x_armed_cpu_ns;
   const std::uint64_t helpers_ns = x_crew.helpers_cpu_ns();
-  // Beyond its share it was on a CPU that nobody else wanted.
-  std::uint64_t share_ns = coordinator_ns;
-  if (x_share < 1 && x_may_use_spare) {
-    share_ns = std::min(share_ns, static_cast<std::uint64_t>(
-                                      x_share * static_cast<double>(x_marked_ns - x_armed_ns)));
-  }
-  x_record.idle_cpu_ns = coordinator_ns - share_ns;
+  const std::uint64_t share_ns =
+      coordinator_ns - std::min(coordinator_ns, x_crew.coordinator().idle_cpu_ns());
+  x_record.idle_cpu_ns = x_crew.idle_cpu_ns();
   x_record.worker_cpu_ns = share_ns + helpers_ns;
   (x_share < 1 ? x_numbers.fractional_cpu_ns : x_numbers.dedicated_cpu_ns)
       .fetch_add(share_ns, std::memory_order_relaxed);

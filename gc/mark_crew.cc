@@ -43,10 +43,12 @@ bool MarkCrew::start_helper() {
   return true;
 }
 
-void MarkCrew::begin(std::size_t markers, std::size_t most, Markers sharing, std::size_t cpus) {
+void MarkCrew::begin(std::size_t markers, std::size_t idle, std::size_t most, Markers sharing,
+                     std::size_t cpus) {
   while (x_started < std::min(most, kMostMarkers) && start_helper()) {
   }
   x_active = std::min(markers, x_started);
+  x_idle = std::min(idle, x_started - x_active);
   x_assisted = sharing == Markers::several ? PacketPool::Assisted::yes : PacketPool::Assisted::no;
   if (sharing == Markers::several) {
     while (x_lent_made < std::min(cpus, kMostMarkers)) {
@@ -56,7 +58,7 @@ void MarkCrew::begin(std::size_t markers, std::size_t most, Markers sharing, std
       x_free.fetch_or(std::uint64_t{1} << x_lent_made++, std::memory_order_release);
     }
   }
-  const Markers together = x_active > 1 ? Markers::several : sharing;
+  const Markers together = x_active + x_idle > 1 ? Markers::several : sharing;
   for (std::size_t i = 0; i < x_made; ++i) x_markers[i]->begin(together);
   const std::size_t most_packets =
       x_packet_entries < WorkPacket::kEntries
@@ -66,7 +68,7 @@ void MarkCrew::begin(std::size_t markers, std::size_t most, Markers sharing, std
   begin_again();
 }
 
-void MarkCrew::begin_again() { x_pool.begin(x_active - 1, x_assisted); }
+void MarkCrew::begin_again() { x_pool.begin(x_active - 1, x_idle, x_assisted); }
 
 Marker* MarkCrew::borrow() {
   std::uint64_t free = x_free.load(std::memory_order_relaxed);

@@ -28,12 +28,13 @@ class MarkCrew {
   // Packets are filled up to `packet_entries`. False when memory is refused.
   bool create(std::size_t packet_entries, Marker::CountScans count_scans);
 
-  // Opens a cycle with about `markers`, the coordinator included: fewer where memory or threads are refused. Helpers for `most`
-  // of them are started if they are not there yet: by the first cycle of a heap that may want them, and not when memory has
-  // ended and a cycle is forced. The world runs.
+  // Opens a cycle with about `markers`, the coordinator included, and `idle` helpers more: fewer where memory or threads are
+  // refused. Helpers for `most` of them are started if they are not there yet: by the first cycle of a heap that may want them,
+  // and not when memory has ended and a cycle is forced. The world runs.
   // With Markers::several mark bits are set atomically also by a single marker: others set them too. Then threads of the
   // program may assist, on at most `cpus` CPUs.
-  void begin(std::size_t markers, std::size_t most, Markers sharing, std::size_t cpus);
+  void begin(std::size_t markers, std::size_t idle, std::size_t most, Markers sharing,
+             std::size_t cpus);
 
   // The one that roots are given to.
   Marker& coordinator() { return *x_markers[0]; }
@@ -59,6 +60,7 @@ class MarkCrew {
   std::uint64_t work_bytes() const { return sum(&Marker::work_bytes); }
   void add_scanned(ScanCounts& to) const;
   std::uint64_t helpers_cpu_ns() const { return sum(&Marker::cpu_ns); }
+  std::uint64_t idle_cpu_ns() const { return sum(&Marker::idle_cpu_ns); }
 
   // A marker for a thread of the program that assists, null when all are lent out. Any thread.
   Marker* borrow();
@@ -81,6 +83,7 @@ class MarkCrew {
   std::array<pthread_t, kMostMarkers> x_threads = {};  // of helper i
   std::size_t x_started = 1;  // markers with a thread; the coordinator has its caller's
   std::size_t x_active = 1;   // in this cycle
+  std::size_t x_idle = 0;     // and so many idle ones
   PacketPool::Assisted x_assisted = PacketPool::Assisted::no;
 
   // For assists. Made while no cycle marks; bit i says that the i-th is not lent out.

@@ -44,7 +44,9 @@ void Marker::begin(Markers markers) {
   x_reported_bytes = 0;
   x_look_at_bytes = kLookBytes;
   x_share = 1;
+  x_is_idle = false;
   x_cpu_ns = 0;
+  x_idle_cpu_ns = 0;
   if (x_count_scans == CountScans::yes) x_scanned = {};
 }
 
@@ -127,12 +129,13 @@ void Marker::abandon() {
 }
 
 void Marker::help() {
-  for (bool worked = false; x_queue.refill_as_helper(worked); worked = true) {
+  for (PacketPool::Stint stint; x_queue.refill_as_helper(stint);) {
     const std::uint64_t begin_ns = x_seen_cpu_ns = os::thread_cpu_ns();
-    follow();
+    x_is_idle = stint.is_idle;
+    stint.has_left = !follow();
     report_work();
     count_worker_cpu();
-    x_cpu_ns += x_seen_cpu_ns - begin_ns;
+    (x_is_idle ? x_idle_cpu_ns : x_cpu_ns) += x_seen_cpu_ns - begin_ns;
   }
 }
 
@@ -217,8 +220,9 @@ bool Marker::must_leave() {
     return x_work_bytes >= x_leave_at_bytes || x_assists.forgives();
   }
   if (x_share >= 1) {
-    if (++x_looks % kLooksAClock == 0) count_worker_cpu();
-    return false;
+    if (++x_looks % kLooksAClock != 0) return false;
+    count_worker_cpu();
+    return x_is_idle && !has_spare_cpu();
   }
   const std::uint64_t now_ns = os::now_ns();
   const std::uint64_t took_ns = count_worker_cpu();
@@ -232,9 +236,20 @@ bool Marker::must_leave() {
     x_share_begin_cpu_ns = cpu_ns;
     return false;
   }
-  if (x_spare == SpareCpu::yes && had_cpu && x_assists.has_spare_cpu()) return false;
-  return fractional_must_leave(x_share, cpu_ns - x_share_begin_cpu_ns, now_ns - x_share_begin_ns);
+  const std::uint64_t marked_ns = cpu_ns - x_share_begin_cpu_ns;
+  const std::uint64_t elapsed_ns = now_ns - x_share_begin_ns;
+  if (x_spare == SpareCpu::no || !had_cpu || !has_spare_cpu())
+    return fractional_must_leave(x_share, marked_ns, elapsed_ns);
+  // Nor what it takes of a spare CPU beyond its share.
+  const auto share_ns = static_cast<std::uint64_t>(x_share * static_cast<double>(elapsed_ns));
+  const std::uint64_t beyond_ns = marked_ns - std::min(marked_ns, share_ns);
+  x_idle_cpu_ns += beyond_ns;
+  x_share_begin_cpu_ns += beyond_ns;
+  return false;
 }
+
+// Beside the threads of the program, the coordinator and its helpers.
+bool Marker::has_spare_cpu() const { return x_assists.have_cpus(1 + x_pool.most_helpers()); }
 
 // When a coordinator that has left may go on.
 std::uint64_t Marker::own_time_ns() const {

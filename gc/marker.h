@@ -10,8 +10,13 @@
 //
 // Work is bytes of cells with references that have been scanned. A marker counts it, and every kLookBytes of it looks around:
 // it tells the assists what it has done (gc/assist.h), and may have to leave: a coordinator that has had its share of the
-// CPU, a thread of the program that has paid. Who leaves has given all that was grey in its hands to the pool; when there is
-// no packet to do so with, it goes on.
+// CPU, a thread of the program that has paid, an idle worker whose CPU somebody else wants. Who leaves has given all that was
+// grey in its hands to the pool; when there is no packet to do so with, it goes on.
+//
+// Idle workers use CPUs that are spare: those that neither the program's threads, as far as they are attached, nor other markers
+// have. (A thread that is scheduled only when nothing else runs would need no count of them; but then a cycle could not end
+// while the last packet is with a thread that gets no CPU.) They are helpers, and the coordinator beyond its share; what they
+// take of the CPUs is counted apart, since it is nobody's loss.
 #pragma once
 
 #include <array>
@@ -76,8 +81,10 @@ class Marker {
   std::uint64_t conservative_cells() const { return x_conservative_cells; }
   std::uint64_t work_bytes() const { return x_work_bytes; }
   const ScanCounts& scanned() const { return x_scanned; }
-  // Of a helper's thread, while it worked.
+  // Of a helper's thread, while it was a dedicated one.
   std::uint64_t cpu_ns() const { return x_cpu_ns; }
+  // On spare CPUs: of a helper's thread, while it was an idle one; of the coordinator's, beyond its share.
+  std::uint64_t idle_cpu_ns() const { return x_idle_cpu_ns; }
 
  private:
   // Objects above this are scanned in pieces of it, so that the queue stays small.
@@ -124,6 +131,7 @@ class Marker {
   bool follow();
   bool look_around();
   bool must_leave();
+  bool has_spare_cpu() const;
   std::uint64_t take_cpu_ns();
   void count_assist_cpu();
   std::uint64_t count_worker_cpu();
@@ -150,6 +158,7 @@ class Marker {
   std::uint64_t x_look_at_bytes = kLookBytes;
   std::uint64_t x_leave_at_bytes = UINT64_MAX;  // of an assist
   bool x_is_assist = false;
+  bool x_is_idle = false;  // a helper that is an idle worker
   SpareCpu x_spare = SpareCpu::no;
   std::uint32_t x_looks = 0;
   std::uint64_t x_seen_ns = 0;  // the clocks when it looked around last
@@ -158,6 +167,7 @@ class Marker {
   std::uint64_t x_share_begin_ns = 0;
   std::uint64_t x_share_begin_cpu_ns = 0;
   std::uint64_t x_cpu_ns = 0;
+  std::uint64_t x_idle_cpu_ns = 0;
   ScanCounts x_scanned = {};
   std::array<const void*, 128> x_traced;
   struct Tracer;

@@ -310,13 +310,15 @@ TEST_CASE("helpers and the coordinator together meet all work exactly once, cycl
   for (std::size_t i = 0; i < helpers; ++i) {
     threads.emplace_back([&, own = f.pool.take_empty()] {
       MarkQueue queue(f.pool, own, entries);
-      for (bool worked = false; queue.refill_as_helper(worked); worked = true) tree.follow(queue);
+      for (PacketPool::Stint stint; queue.refill_as_helper(stint);) tree.follow(queue);
     });
   }
   const int cycles = kThreadSanitizer ? 10 : 100;
   for (int cycle = 0; cycle < cycles; ++cycle) {
-    f.pool.begin(cycle % 10 != 9 ? helpers : 0,
-                 PacketPool::Assisted::no);  // now and then without help
+    // Now and then without help, and half of the others with idle helpers.
+    const std::size_t all = cycle % 10 == 9 ? 0 : helpers;
+    const std::size_t dedicated = cycle % 2 == 0 ? all : all / 2;
+    f.pool.begin(dedicated, all - dedicated, PacketPool::Assisted::no);
     if (!coordinator.push(work(0))) std::abort();
     do {
       tree.follow(coordinator);
@@ -334,7 +336,7 @@ TEST_CASE("marking ends without waiting for helpers that never came") {
   Fixture f;
   MarkQueue queue(f.pool, f.pool.take_empty());
   for (int cycle = 0; cycle < 3; ++cycle) {
-    f.pool.begin(1, PacketPool::Assisted::no);
+    f.pool.begin(1, 0, PacketPool::Assisted::no);
     CHECK(queue.push(work(1)));
     GreyWork got = 0;
     CHECK(queue.pop(got));
@@ -345,14 +347,14 @@ TEST_CASE("marking ends without waiting for helpers that never came") {
 TEST_CASE("half of a packet is shared when somebody waits, and nothing when nobody does") {
   Fixture f;
   MarkQueue mine(f.pool, f.pool.take_empty());
-  f.pool.begin(1, PacketPool::Assisted::no);
+  f.pool.begin(1, 0, PacketPool::Assisted::no);
   for (std::size_t i = 0; i < 100; ++i) CHECK(mine.push(work(i)));
   mine.share_if_wanted();
   CHECK(!f.pool.has_shared());
   std::atomic<std::size_t> got{0};
   std::thread helper([&, own = f.pool.take_empty()] {
     MarkQueue theirs(f.pool, own);
-    for (bool worked = false; theirs.refill_as_helper(worked); worked = true) {
+    for (PacketPool::Stint stint; theirs.refill_as_helper(stint);) {
       for (GreyWork one = 0; theirs.pop(one);) ++got;
     }
   });
@@ -366,4 +368,59 @@ TEST_CASE("half of a packet is shared when somebody waits, and nothing when nobo
   CHECK((left == 50 || left == 100));  // 100 when we were quicker than the helper
   f.pool.end_helpers();
   helper.join();
+}
+
+TEST_CASE("an idle helper that has left is not there again before the coordinator begins anew") {
+  Fixture f;
+  MarkQueue mine(f.pool, f.pool.take_empty());
+  MarkQueue theirs(f.pool, f.pool.take_empty());
+  const auto share_one = [&] {
+    for (int i = 0; i < 100; ++i) REQUIRE(mine.push(work(1)));
+    REQUIRE(mine.give_all());
+  };
+  PacketPool::Stint stint;
+  GreyWork one = 0;
+  // The second of two helpers is the idle one.
+  f.pool.begin(1, 1, PacketPool::Assisted::no);
+  MarkQueue others(f.pool, f.pool.take_empty());
+  PacketPool::Stint dedicated;
+  share_one();
+  REQUIRE(others.refill_as_helper(dedicated));
+  CHECK_FALSE(dedicated.is_idle);
+  share_one();
+  REQUIRE(theirs.refill_as_helper(stint));
+  CHECK(stint.is_idle);
+  CHECK(f.pool.most_helpers() == 2);
+  // It leaves, with all that it had.
+  REQUIRE(theirs.give_all());
+  CHECK(f.pool.has_shared());
+  stint.has_left = true;
+  std::atomic<bool> came{false};
+  std::thread waits([&] {
+    while (theirs.refill_as_helper(stint)) {
+      came = true;
+      while (theirs.pop(one)) {
+      }
+    }
+  });
+  while (f.pool.most_helpers() != 1) std::this_thread::yield();
+  // As long as the dedicated one works it is not there, though there is work.
+  CHECK(f.pool.has_shared());
+  while (others.pop(one)) {
+  }
+  CHECK_FALSE(f.pool.has_shared());
+  dedicated.has_left = true;  // of no account: it is not an idle one
+  std::thread ends([&] { CHECK_FALSE(others.refill_as_helper(dedicated)); });
+  while (mine.refill_or_end()) {
+    while (mine.pop(one)) {
+    }
+  }
+  CHECK(f.pool.most_helpers() == 1);
+  f.pool.begin(1, 1, PacketPool::Assisted::no);
+  CHECK(f.pool.most_helpers() == 2);
+  CHECK_FALSE(mine.refill_or_end());
+  f.pool.end_helpers();
+  waits.join();
+  ends.join();
+  CHECK_FALSE(came);
 }
