@@ -88,6 +88,18 @@ void free_tables(Allocator& allocator, LocalCache& cache) {
   cache.run_count = 0;
 }
 
+// Constructors of references read what they overwrite. The kernel would map its page of zeros for that, and once more, with a page of
+// our own, for the store: 2.0 faults a page instead of 1.0, and 110 ms instead of 63 for 2,000,000 objects of 64 bytes.
+static void write_each_page(char* begin, const char* end) {
+  constexpr std::size_t kSmallestPage = 4096;
+  while (begin < end) {
+    // Relaxed: the cells are this thread's, and zero.
+    __atomic_store_n(reinterpret_cast<std::uintptr_t*>(begin), 0, __ATOMIC_RELAXED);
+    begin = reinterpret_cast<char*>(
+        round_up(reinterpret_cast<std::uintptr_t>(begin) + 1, kSmallestPage));
+  }
+}
+
 bool next_run(LocalCache& cache, std::uint32_t id, std::size_t cell_bytes, detail::ScanMode scan) {
   dcheck(cache.runs[id].cur == cache.runs[id].end, "cache.exact");
   Claim& claim = cache.claims[id];
@@ -107,7 +119,13 @@ bool next_run(LocalCache& cache, std::uint32_t id, std::size_t cell_bytes, detai
   const std::uint32_t index = (claim.first_word + w) * 64 + low;
   char* const begin = page_of_record(claim.span).data() + std::size_t{index} * cell_bytes;
   const std::size_t bytes = std::size_t{length} * cell_bytes;
-  if (scan != detail::ScanMode::none && claim.needs_zero) zero_cells(begin, bytes);
+  if (scan != detail::ScanMode::none) {
+    if (claim.needs_zero) {
+      zero_cells(begin, bytes);
+    } else {
+      write_each_page(begin, begin + bytes);
+    }
+  }
   cache.runs[id] = {begin, begin + bytes};
   return true;
 }

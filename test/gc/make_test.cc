@@ -1,5 +1,6 @@
 #include <tricolor/make.h>
 
+#include <sys/resource.h>
 #include <tricolor/gc.h>
 
 #include <catch2/catch.hpp>
@@ -783,4 +784,39 @@ TEST_CASE("the address of a dead object is given out again") {
     for (int i = 0; i < 1'000; ++i) again += static_cast<int>(first.count(~address(make_node(2))));
   });
   CHECK(again > 500);
+}
+
+// ------------------------------------------------------------------------------- fresh memory
+
+namespace {
+
+struct Constructed {
+  Constructed() : value(1) {}
+  gc::ptr<Constructed> first, second;
+  std::uint64_t value;
+  std::uint64_t more[5];
+  static constexpr auto gc_fields = gc::fields(&Constructed::first, &Constructed::second);
+};
+
+long page_faults() {
+  rusage usage;
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_minflt : 0;
+}
+
+}  // namespace
+
+TEST_CASE("child makes objects in fresh memory", "[.child]") {
+  gc::set_percent(-1);
+  constexpr long kObjects = 1'000'000;
+  const long before = page_faults();
+  for (long i = 0; i < kObjects; ++i) gc::make<Constructed>();
+  const long pages = kObjects * long{sizeof(Constructed)} / 4096;
+  CHECK(page_faults() - before < pages * 3 / 2);
+}
+
+TEST_CASE("constructors do not make the kernel map a page twice", "[process]") {
+  if (kShadowMemory) return;  // which has faults of its own
+  const ProgramEnd end = run_program("child makes objects in fresh memory");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
 }
