@@ -589,28 +589,32 @@ TEST_CASE("a program that grows and shrinks stays within 3 percent of its goal, 
            static_cast<double>(cycles[i].beyond_goal_bytes);
   };
   double largest = 0, largest_goal = 0;
+  std::vector<double> end_bytes;
   std::vector<std::uint64_t> cpu_percent;
   for (std::size_t i = 0; i < cycles.size(); ++i) {
     const auto bytes = static_cast<double>(cycles[i].end_bytes);
     if (i + 1 < cycles.size()) CHECK(bytes <= 1.03 * std::max(goal(i), goal(i + 1)));
     largest = std::max(largest, bytes);
     largest_goal = std::max(largest_goal, goal(i));
+    end_bytes.push_back(bytes);
     cpu_percent.push_back(cycles[i].cpu_percent);
   }
   double live = 0, mapped = 0;
   if (const std::size_t at = end.output.find("MOST "); at != std::string::npos)
     std::istringstream(end.output.substr(at + 5)) >> live >> mapped;
   if (std::getenv("TRICOLOR_TEST_SHOW") != nullptr)
-    std::printf("%zu cycles to %.0f B of %.0f B, live %.0f B, mapped %.0f B, %llu %% CPU\n",
-                cycles.size(), largest, largest_goal, live, mapped,
-                static_cast<unsigned long long>(median(cpu_percent)));
+    std::printf(
+        "%zu cycles to %.0f B of %.0f B, half of them to %.0f B; live %.0f B, mapped %.0f B, %llu "
+        "%% CPU\n",
+        cycles.size(), largest, largest_goal, median(end_bytes), live, mapped,
+        static_cast<unsigned long long>(median(cpu_percent)));
   CHECK(largest <= 1.03 * largest_goal);
-  // Goals that cycles move out by what they allow the program to allocate are goals all the same. Twice what is alive, then;
-  // a third more is for what is allocated while a cycle marks, which the next one's goal takes for alive. (Where assists pay
-  // nothing it is three times as much.)
+  // A goal grows with what is allocated while a cycle marks, which it takes for alive: held against themselves, goals do not
+  // say that assists pay nothing. What is alive at most does. (Of the few cycles near that size one may find so much alive that
+  // its goal was too low; so here it is the median, and what is seen now and then.)
   CHECK(live > 0);
   if (!kShadowMemory) {
-    CHECK(largest <= 1.3 * 2 * kTreesLive);
+    CHECK(median(end_bytes) <= 2 * kTreesLive);
     CHECK(live <= 1.3 * 2 * kTreesLive);
     CHECK(mapped <= 1.3 * 2 * kTreesLive);
   }
@@ -666,7 +670,7 @@ std::uint64_t collector_threads_ns(const gc::statistics& at) {
 }  // namespace
 
 TEST_CASE("child allocates beside 130 MB and keeps the books of CPU time", "[.child]") {
-  gc::array<gc::ptr<Node>> table = gc::make_array<gc::ptr<Node>>(4 * kLive);
+  gc::array<gc::ptr<Node>> table = gc::make_array<gc::ptr<Node>>(many(4 * kLive));
   for (std::size_t i = 0; i < table.size(); ++i) table[i] = make_node(i);
   gc::collect();
   const auto before = gc::stats();
