@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <fstream>
 #include <map>
+#include <regex>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -211,4 +213,81 @@ TEST_CASE("a control group's memory limit is in the statistics, and in the trace
   CHECK_FALSE(tricolor::test::has_line(silent.output, "control group allows"));
   CHECK(tricolor::test::has_line(traced.output, "tricolor: the control group allows 768 MiB\n"));
   CHECK(tricolor::test::has_line(warned.output, "allows 768 MiB; GOMEMLIMIT is not below that"));
+}
+
+TEST_CASE("child allocates in a control group", "[.child]") {
+  {
+    std::ofstream members(std::string(std::getenv("GROUP")) + "/cgroup.procs");
+    members << getpid() << std::endl;
+    REQUIRE(members.good());
+  }
+  // One thread, and a CPU that it does not use: where others do, it may take long until that is idle.
+  constexpr std::size_t kLive = 1 << 19;
+  const bool until_idle = std::getenv("UNTIL_IDLE") != nullptr;
+  const std::uint64_t end_ns = tricolor::impl::os::now_ns() + 60'000'000'000;
+  const auto goes_on = [&] {
+    const auto now = gc::stats();
+    return now.cycles_total < 12 ||
+           (until_idle && now.idle_cpu_ns_total == 0 && tricolor::impl::os::now_ns() < end_ns);
+  };
+  const auto table = gc::make_array<gc::ptr<tricolor::test::Node>>(kLive);
+  for (std::size_t i = 0; i % 1'000 != 0 || goes_on(); ++i)
+    table[i % kLive] = tricolor::test::make_node(i);
+  std::printf("\nIDLE %llu\n", static_cast<unsigned long long>(gc::stats().idle_cpu_ns_total));
+}
+
+TEST_CASE("of a control group's CPU quota the workers take a quarter and leave the rest alone",
+          "[process]") {
+  const std::string name = "/tricolor-test-cpu-" + std::to_string(getpid());
+  struct Place {
+    const char *folder, *file, *text;
+  };
+  std::string group;
+  for (const Place& place : {Place{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "150000"},
+                             Place{"/sys/fs/cgroup/cpu,cpuacct", "cpu.cfs_quota_us", "150000"},
+                             Place{"/sys/fs/cgroup", "cpu.max", "150000 100000"}}) {
+    if (mkdir((place.folder + name).c_str(), 0755) != 0) continue;
+    group = place.folder + name;
+    std::ofstream quota(group + "/" + place.file);
+    quota << place.text << std::endl;
+    if (quota.good()) break;
+    rmdir(group.c_str());
+    group.clear();
+  }
+  if (group.empty() || tricolor::impl::os::cpu_count() < 2) {
+    if (!group.empty()) rmdir(group.c_str());
+    WARN("skipped: no control group can be made here, or there is one CPU only");
+    return;
+  }
+  const std::string child = "child allocates in a control group";
+  const std::string traces = "gctrace=1,gcpacertrace=1";
+  const auto end =
+      tricolor::test::run_program(child, {{"GROUP", group}, {"TRICOLOR_DEBUG", traces}});
+  const auto greedy = tricolor::test::run_program(
+      child,
+      {{"GROUP", group}, {"UNTIL_IDLE", "1"}, {"TRICOLOR_DEBUG", traces + ",idleworkers=1"}});
+  rmdir(group.c_str());
+  INFO(end.output << greedy.output);
+  if (std::getenv("TRICOLOR_TEST_SHOW") != nullptr)
+    std::printf("%s%s", end.output.c_str(), greedy.output.c_str());
+  CHECK(end.exit_code == 0);
+  CHECK(greedy.exit_code == 0);
+  int cycles = 0;
+  std::istringstream lines(end.output);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("gc ")) {
+      ++cycles;
+      // `... ms clock, a+b/c/0+e ms cpu, ... 2 P`
+      CHECK(std::regex_search(
+          line, std::regex(" ms clock, [0-9.]+\\+[0-9.]+/[0-9.]+/0\\+[0-9.]+ ms cpu, ")));
+      CHECK(line.ends_with(" 2 P"));
+    }
+    if (line.starts_with("pacer: assist ratio")) CHECK(line.ends_with(" workers=0+0.375"));
+  }
+  CHECK(cycles >= 10);
+  CHECK(tricolor::test::has_line(end.output, "workers=0+0.375"));
+  CHECK(tricolor::test::has_line(end.output, "\nIDLE 0\n"));
+  CHECK(tricolor::test::has_line(greedy.output, "workers=0+0.375"));
+  CHECK(tricolor::test::has_line(greedy.output, "\nIDLE "));
+  CHECK_FALSE(tricolor::test::has_line(greedy.output, "\nIDLE 0\n"));
 }

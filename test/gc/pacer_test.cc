@@ -689,6 +689,19 @@ struct Range {
 constexpr Range kAtGoal = {0.95, 1.05};
 constexpr Range kAQuarter = {0.24, 0.26};
 
+// On average over the cycles from `first` on.
+double mean_share(const std::vector<SimulatedCycle>& cycles, std::size_t first) {
+  double sum = 0;
+  for (std::size_t n = first; n < cycles.size(); ++n) sum += cycles[n].share;
+  return sum / static_cast<double>(cycles.size() - first);
+}
+
+void check_a_quarter_on_average(const std::vector<SimulatedCycle>& cycles, std::size_t first) {
+  INFO(told(cycles));
+  CHECK(mean_share(cycles, first) >= kAQuarter.least);
+  CHECK(mean_share(cycles, first) <= kAQuarter.most);
+}
+
 // Every cycle from `first` on ends at its goal and takes its share.
 void check_settled(const std::vector<SimulatedCycle>& cycles, std::size_t first,
                    Range goal_ratio = kAtGoal, Range share = kAQuarter) {
@@ -735,7 +748,9 @@ TEST_CASE("a heap that grows or shrinks does so at a quarter of the CPUs") {
   SECTION("5 percent a cycle") {
     Program program;
     program.survives = [](int n) { return 8.0 * kMiB * std::pow(1.05, n); };
-    check_settled(simulate(program, 80), 25, {0.95, 1.1}, {0.24, 0.27});
+    const auto cycles = simulate(program, 80);
+    check_settled(cycles, 25, {0.95, 1.1}, {0.24, 0.27});
+    check_a_quarter_on_average(cycles, 25);
   }
   SECTION("to a tenth in twenty cycles") {
     Program program;
@@ -801,13 +816,17 @@ TEST_CASE("a program that allocates unevenly pays with cycles that start early, 
   SECTION("in waves") {
     Program program;
     program.allocates = [](int n) { return 67 + 13 * std::sin(n * 2 * 3.14159265358979 / 8); };
-    check_settled(simulate(program, 60), 25, kAtGoal, {0.25, 0.3});
+    const auto cycles = simulate(program, 25 + 5 * 8);
+    check_settled(cycles, 25, kAtGoal, {0.25, 0.3});
+    check_a_quarter_on_average(cycles, 25);
   }
   SECTION("by chance") {
     Program program;
     program.allocates = jitter(always(60), 0.1, seed);
     program.survives = jitter(ramp(64.0 * kMiB, 12), 0.01, seed + 1);
-    check_settled(simulate(program, 200), 25, {0.95, 1.05}, {0.24, 0.28});
+    const auto cycles = simulate(program, 200);
+    check_settled(cycles, 25, {0.95, 1.05}, {0.24, 0.28});
+    check_a_quarter_on_average(cycles, 25);
   }
   SECTION("by chance, and faster than a quarter of the CPUs marks") {
     Program program;
@@ -815,7 +834,8 @@ TEST_CASE("a program that allocates unevenly pays with cycles that start early, 
     program.survives = jitter(ramp(64.0 * kMiB, 12), 0.01, seed + 1);
     const auto cycles = simulate(program, 200);
     check_settled(cycles, 25, kAtGoal, {0.3, 0.6});
-    // What is short is the runway that the lowest trigger leaves; so the share is that, give or take the chance.
+    // What is short is the runway that the lowest trigger leaves; so the share is that, give or take the chance. (It is about
+    // 43 percent, of which assists make up what is beyond a quarter: here a quarter is out of the pacer's reach.)
     const double mean = cycles[24].share;
     check_settled(cycles, 25, kAtGoal, {mean - 0.06, mean + 0.06});
   }

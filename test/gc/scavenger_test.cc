@@ -10,6 +10,7 @@
 #include <catch2/catch.hpp>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <regex>
@@ -305,19 +306,30 @@ TEST_CASE("child lives on more and more of a memory limit", "[.child]") {
   const std::uint64_t without_heap = resident_bytes();
   Watch watch;
   std::uint64_t worst = 0;
-  std::uint64_t read = 0;
-  // Lists of 1 MiB; at each step one in ten more. One after the other is replaced, and for each all are read: a program that does
+  std::atomic<std::uint64_t> read = 0;
+  // Lists of 1 MiB; at each step one in ten more. One after the other is replaced, and for each as many are read as there are: a program that does
   // nothing but allocate would take more than half of the CPU time for its collector, which the limiter ends, at the cost
   // of the limit.
-  std::vector<gc::root<Node>> kept;
+  const auto thread_count =
+      static_cast<std::size_t>(std::atoi(std::getenv("TRICOLOR_TEST_THREADS")));
+  std::vector<std::vector<gc::root<Node>>> kept(thread_count);
   for (std::uint64_t percent = 10; percent <= 90; percent += 10) {
-    on_thread([&] {
-      while (kept.size() * kMiB < kLimit / 100 * percent) kept.emplace_back(list_of(kMiB));
-      for (std::uint64_t made = 0; made < kLimit / 2; made += kMiB) {
-        kept[made / kMiB % kept.size()] = list_of(kMiB);
-        for (const auto& list : kept) read += length_of(list.get());
-      }
-    });
+    std::vector<std::thread> threads;
+    for (auto& mine : kept) {
+      threads.push_back(start_thread([&] {
+        std::uint64_t lengths = 0;
+        while (mine.size() * kMiB < kLimit / 100 * percent / kept.size())
+          mine.emplace_back(list_of(kMiB));
+        for (std::uint64_t made = 0; made < kLimit / 2 / kept.size(); made += kMiB) {
+          mine[made / kMiB % mine.size()] = list_of(kMiB);
+          for (std::size_t times = 0; times < kept.size(); ++times) {
+            for (const auto& list : mine) lengths += length_of(list.get());
+          }
+        }
+        read += lengths;
+      }));
+    }
+    for (std::thread& thread : threads) join(thread);
     const std::uint64_t most = watch.take_most();
     std::printf("%llu %%: %llu KiB\n", static_cast<unsigned long long>(percent),
                 static_cast<unsigned long long>((most - without_heap) >> 10));
@@ -337,8 +349,11 @@ TEST_CASE("from 10 to 90 % of a memory limit live, the process stays within 16 M
     WARN("skipped: the sanitizer keeps memory of its own");
     return;
   }
-  const ProgramEnd end =
-      run_program("child lives on more and more of a memory limit", {{"GOMEMLIMIT", "256MiB"}});
+  using Case = std::pair<const char*, const char*>;
+  const auto [percent, threads] = GENERATE(Case{"100", "1"}, Case{"off", "2"});
+  const ProgramEnd end = run_program(
+      "child lives on more and more of a memory limit",
+      {{"GOMEMLIMIT", "256MiB"}, {"GOGC", percent}, {"TRICOLOR_TEST_THREADS", threads}});
   INFO(end.output);
   CHECK(end.exit_code == 0);
   if (std::getenv("TRICOLOR_TEST_SHOW") != nullptr) std::printf("%s", end.output.c_str());
