@@ -98,6 +98,7 @@ void Cycle::open(Why why) {
   allocator.black_bytes.store(0, std::memory_order_relaxed);
   x_stack_bytes = 0;
   x_globals_bytes = 0;
+  x_longest_pause_ns = 0;
   const Guard guard(x_lock);
   x_all_pinned = x_pins_count == 0 && x_to_pin_count == 0;
 }
@@ -153,6 +154,8 @@ std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
     // thread has opened one, so this ends when the program stops doing that.
     if (!x_segments.may_be_outdated()) return stop_ns;
     x_heap.handshake().start();
+    count_stop(stop_ns);
+    count_pause_in_vain(x_numbers.first_pauses, os::now_ns() - x_begin_ns);
   }
 }
 
@@ -358,8 +361,10 @@ void Cycle::mark_until_nothing_is_grey() {
     x_stopped_bytes += x_crew.coordinator().marked_bytes() - before;
     if (ended) return;
     x_heap.handshake().start();
+    const std::uint64_t pause_ns = os::now_ns() - x_marked_ns;
     x_pacing.end_stop(CpuLimiter::Marking::kOn);
-    x_numbers.pauses.count(os::now_ns() - x_marked_ns);
+    count_pause_in_vain(x_numbers.last_pauses, pause_ns);
+    x_armed_cpu_ns += os::thread_cpu_ns() - x_marked_cpu_ns;  // counted with the pause
   }
   x_marked_ns = os::now_ns();
   x_marked_cpu_ns = os::thread_cpu_ns();
@@ -491,19 +496,25 @@ void Cycle::count_pause(Histogram& which, std::uint64_t pause_ns) {
   which.count(pause_ns);
   x_numbers.pauses.count(pause_ns);
   x_numbers.pause_ns_total.fetch_add(pause_ns, std::memory_order_relaxed);
-  raise(x_numbers.pause_ns_last, pause_ns);
+  x_longest_pause_ns = std::max(x_longest_pause_ns, pause_ns);
   raise(x_numbers.pause_ns_max, pause_ns);
+}
+
+// Of a stop that is done again later.
+void Cycle::count_pause_in_vain(Histogram& which, std::uint64_t pause_ns) {
+  count_pause(which, pause_ns);
+  x_numbers.pause_cpu_ns.fetch_add(pause_ns * x_record.processors_count, std::memory_order_relaxed);
 }
 
 void Cycle::close() {
   const std::uint64_t end_ns = x_last_end_ns.load(std::memory_order_relaxed);  // of the last stop
-  x_numbers.pause_ns_last.store(0, std::memory_order_relaxed);
   if (x_beside_the_program) {
     count_pause(x_numbers.first_pauses, x_armed_ns - x_begin_ns);
     count_pause(x_numbers.last_pauses, end_ns - x_marked_ns);
   } else {
     count_pause(x_numbers.first_pauses, end_ns - x_begin_ns);
   }
+  x_numbers.pause_ns_last.store(x_longest_pause_ns, std::memory_order_relaxed);
   if (x_record.forced) finish_previous_sweep();
   x_crew.close();
 

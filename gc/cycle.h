@@ -169,6 +169,7 @@ class Cycle {
   void close();
   void count_stop(std::uint64_t stop_ns);
   void count_pause(Histogram& which, std::uint64_t pause_ns);
+  void count_pause_in_vain(Histogram& which, std::uint64_t pause_ns);
 
   Heap& x_heap;
   SegmentList x_segments;
@@ -217,6 +218,7 @@ class Cycle {
   std::uint64_t x_marked_cpu_ns = 0;  // and at the request of the last stop
   std::uint64_t x_assist_cpu_ns_before = 0;
   std::uint64_t x_reported_root_bytes = 0;
+  std::uint64_t x_longest_pause_ns = 0;
   bool x_all_pinned = false;          // when it began: what earlier cycles have found
   std::uint64_t x_begin_ns = 0;       // the request of the first stop
   std::uint64_t x_armed_ns = 0;       // the world runs again, or would

@@ -257,6 +257,44 @@ TEST_CASE("libraries are pinned while constructors of others allocate and collec
   CHECK(end.exit_code == 0);
 }
 
+TEST_CASE("child opens a library between the list of segments and the stop", "[.child]") {
+  collect();
+  const auto before = gc::stats();
+  std::thread collector;
+  void* library = nullptr;
+  {
+    const gc::critical section;
+    collector = std::thread([] { gc::collect(); });
+    const auto& note = tricolor::detail::current_cache->stop_note;
+    while (note.load() == 0) std::this_thread::yield();
+    // The stop waits for us, and the list has been made.
+    library = dlopen(beside_this_program("libgc_module_roots.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+    usleep(2'000);
+  }
+  join(collector);
+  REQUIRE(library != nullptr);
+  const auto now = gc::stats();
+  CHECK(now.cycles_total == before.cycles_total + 1);
+  CHECK(now.first_pauses.total_count() == before.first_pauses.total_count() + 2);
+  CHECK(now.last_pauses.total_count() >= before.last_pauses.total_count() + 1);
+  CHECK(now.pauses.total_count() == now.first_pauses.total_count() + now.last_pauses.total_count());
+  CHECK(now.stops.total_count() == now.pauses.total_count());
+  // The longest was the one in vain, of which most was the stop.
+  CHECK(now.stop_ns_max >= 2'000'000);
+  CHECK(now.pause_ns_last >= 2'000'000);
+  CHECK(now.pause_ns_max >= now.pause_ns_last);
+  CHECK(now.pause_ns_total >= before.pause_ns_total + now.pause_ns_last);
+  CHECK(now.pause_cpu_ns_total >= before.pause_cpu_ns_total + now.pause_ns_last);
+}
+
+TEST_CASE("a stop that is done again for a library that was opened meanwhile is counted twice",
+          "[process]") {
+  const ProgramEnd end =
+      run_program("child opens a library between the list of segments and the stop");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
 namespace {
 
 // Runs fn in a callback of the loader's, under its lock.
