@@ -386,7 +386,7 @@ TEST_CASE("a quantile is a bound that so large a share of the times did not exce
   }
 }
 
-TEST_CASE("every pause is in the histograms, and the longest bounds them") {
+TEST_CASE("every pause is in the histograms, and the longest bounds them", "[heap]") {
   gc::collect();
   const auto now = gc::stats();
   // One more for each stop that was in vain.
@@ -400,7 +400,7 @@ TEST_CASE("every pause is in the histograms, and the longest bounds them") {
   CHECK(now.stops.quantile_ns(0.5) <= now.pauses.quantile_ns(1));
 }
 
-TEST_CASE("a last stop that finds something grey is a pause like any other") {
+TEST_CASE("a last stop that finds something grey is a pause like any other", "[heap]") {
   if (stressed()) {
     WARN("skipped: what is white here dies of a collection in between");
     return;
