@@ -98,8 +98,11 @@ void Cycle::open(Why why) {
   allocator.black_bytes.store(0, std::memory_order_relaxed);
   x_stack_bytes = 0;
   x_globals_bytes = 0;
+  x_longest_pause_ns = 0;
   const Guard guard(x_lock);
-  x_all_pinned = x_pins_count == 0 && x_to_pin_count == 0;
+  x_all_pinned = x_pins.count == 0 && x_to_pin.count == 0;
+  while (x_just_pinned.count != 0 && add_pin(x_pinned, x_just_pinned.end()[-1]))
+    --x_just_pinned.count;
 }
 
 void Cycle::plan_workers() {
@@ -160,6 +163,8 @@ std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
     // thread has opened one, so this ends when the program stops doing that.
     if (!x_segments.may_be_outdated()) return stop_ns;
     x_heap.handshake().start();
+    count_stop(stop_ns);
+    count_pause_in_vain(x_numbers.first_pauses, os::now_ns() - x_begin_ns);
   }
 }
 
@@ -344,11 +349,11 @@ void Cycle::mark_segment(Segment& segment) {
   if (is_planted(Fault::no_global_roots)) return;
   const std::uint64_t before = x_crew.coordinator().words_found();
   mark_through_kernel(segment.begin, segment.end);
-  if (segment.may_go && !segment.held_roots && x_crew.coordinator().words_found() != before &&
-      x_to_pin_count < x_to_pin.size()) {
-    x_to_pin[x_to_pin_count++] = segment.begin;
-    segment.held_roots = true;
-  }
+  if (!segment.may_go || segment.held_roots || x_crew.coordinator().words_found() == before) return;
+  // To pin a library once more would cost as many system calls as there are libraries.
+  const bool is_pinned =
+      std::find(x_pinned.addresses, x_pinned.end(), segment.begin) != x_pinned.end();
+  segment.held_roots = is_pinned || add_pin(x_to_pin, segment.begin);
 }
 
 // Memory that may be gone, or of which pages may be inaccessible: the kernel reads it for us, a piece at a time. A word that
@@ -387,8 +392,10 @@ void Cycle::mark_until_nothing_is_grey() {
     x_stopped_bytes += x_crew.coordinator().marked_bytes() - before;
     if (ended) return;
     x_heap.handshake().start();
+    const std::uint64_t pause_ns = os::now_ns() - x_marked_ns;
     x_pacing.end_stop(CpuLimiter::Marking::kOn);
-    x_numbers.pauses.count(os::now_ns() - x_marked_ns);
+    count_pause_in_vain(x_numbers.last_pauses, pause_ns);
+    x_armed_cpu_ns += os::thread_cpu_ns() - x_marked_cpu_ns;  // counted with the pause
   }
   x_marked_ns = os::now_ns();
   x_marked_cpu_ns = os::thread_cpu_ns();
@@ -516,19 +523,25 @@ void Cycle::count_pause(Histogram& which, std::uint64_t pause_ns) {
   which.count(pause_ns);
   x_numbers.pauses.count(pause_ns);
   x_numbers.pause_ns_total.fetch_add(pause_ns, std::memory_order_relaxed);
-  raise(x_numbers.pause_ns_last, pause_ns);
+  x_longest_pause_ns = std::max(x_longest_pause_ns, pause_ns);
   raise(x_numbers.pause_ns_max, pause_ns);
+}
+
+// Of a stop that is done again later.
+void Cycle::count_pause_in_vain(Histogram& which, std::uint64_t pause_ns) {
+  count_pause(which, pause_ns);
+  x_numbers.pause_cpu_ns.fetch_add(pause_ns * x_record.processors_count, std::memory_order_relaxed);
 }
 
 void Cycle::close() {
   const std::uint64_t end_ns = x_last_end_ns.load(std::memory_order_relaxed);  // of the last stop
-  x_numbers.pause_ns_last.store(0, std::memory_order_relaxed);
   if (x_beside_the_program) {
     count_pause(x_numbers.first_pauses, x_armed_ns - x_begin_ns);
     count_pause(x_numbers.last_pauses, end_ns - x_marked_ns);
   } else {
     count_pause(x_numbers.first_pauses, end_ns - x_begin_ns);
   }
+  x_numbers.pause_ns_last.store(x_longest_pause_ns, std::memory_order_relaxed);
   if (x_record.forced) finish_previous_sweep();
   x_crew.close();
 
@@ -647,8 +660,29 @@ void Cycle::give_out_pins() {
     // It was closed before it was pinned; another one may be in its place by now.
     for (Segment& segment : x_segments) segment.held_roots = false;
   }
-  while (x_to_pin_count != 0 && x_pins_count < x_pins.size())
-    x_pins[x_pins_count++] = x_to_pin[--x_to_pin_count];
+  while (x_to_pin.count != 0) {
+    const void* const in_library = x_to_pin.end()[-1];
+    // It is there already when the segments have been listed anew meanwhile.
+    const bool is_new = std::find(x_pins.addresses, x_pins.end(), in_library) == x_pins.end();
+    if (is_new && !add_pin(x_pins, in_library)) return;
+    --x_to_pin.count;
+  }
+}
+
+// False when memory is refused.
+bool Cycle::add_pin(Pins& pins, const void* in_library) {
+  if (pins.count == pins.capacity) {
+    Metadata& metadata = x_heap.allocator().metadata;
+    const std::size_t more = std::max<std::size_t>(64, 2 * pins.capacity);
+    auto* const bigger = static_cast<const void**>(metadata.take(more * sizeof(void*)));
+    if (bigger == nullptr) return false;
+    std::copy(pins.addresses, pins.end(), bigger);
+    if (pins.capacity != 0) metadata.give_back(pins.addresses, pins.capacity * sizeof(void*));
+    pins.addresses = bigger;
+    pins.capacity = more;
+  }
+  pins.addresses[pins.count++] = in_library;
+  return true;
 }
 
 // Two threads may be at it. An address stays in the list until it is done, so that who finds none left knows that all are.
@@ -657,15 +691,16 @@ void Cycle::pin_libraries() {
     const void* in_library = nullptr;
     {
       const Guard guard(x_lock);
-      if (x_pins_count == 0) return;
-      in_library = x_pins[x_pins_count - 1];
+      if (x_pins.count == 0) return;
+      in_library = x_pins.end()[-1];
     }
     const bool pinned = x_heap.handshake().pin_library_of(in_library);
     const Guard guard(x_lock);
     x_pin_failed |= !pinned;
-    const auto end = x_pins.begin() + static_cast<std::ptrdiff_t>(x_pins_count);
-    if (const auto at = std::find(x_pins.begin(), end, in_library); at != end) {
-      *at = x_pins[--x_pins_count];
+    if (const auto at = std::find(x_pins.addresses, x_pins.end(), in_library); at != x_pins.end()) {
+      *at = x_pins.end()[-1];
+      --x_pins.count;
+      if (pinned) add_pin(x_just_pinned, in_library);  // or it is pinned again
     }
   }
 }
@@ -673,7 +708,7 @@ void Cycle::pin_libraries() {
 void Cycle::pin_libraries_apart() {
   {
     const Guard guard(x_lock);
-    if (x_pins_count == 0 || x_has_pin_thread) return;
+    if (x_pins.count == 0 || x_has_pin_thread) return;
     x_has_pin_thread = true;
   }
   const auto thread = start_library_thread(

@@ -41,7 +41,6 @@
 // blocking_call for seconds.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <optional>
@@ -170,6 +169,7 @@ class Cycle {
   void close();
   void count_stop(std::uint64_t stop_ns);
   void count_pause(Histogram& which, std::uint64_t pause_ns);
+  void count_pause_in_vain(Histogram& which, std::uint64_t pause_ns);
 
   Heap& x_heap;
   SegmentList x_segments;
@@ -218,6 +218,7 @@ class Cycle {
   std::uint64_t x_marked_cpu_ns = 0;  // and at the request of the last stop
   std::uint64_t x_assist_cpu_ns_before = 0;
   std::uint64_t x_reported_root_bytes = 0;
+  std::uint64_t x_longest_pause_ns = 0;
   bool x_all_pinned = false;          // when it began: what earlier cycles have found
   std::uint64_t x_begin_ns = 0;       // the request of the first stop
   std::uint64_t x_armed_ns = 0;       // the world runs again, or would
@@ -226,12 +227,19 @@ class Cycle {
   std::uint64_t x_stack_bytes = 0;
   std::uint64_t x_globals_bytes = 0;
 
-  // Addresses in libraries that are to be pinned [library.pinned]. The first list belongs to the cycle, with more in the next
-  // one if it is full; x_pins, with its count, is guarded by x_lock.
-  std::array<const void*, 64> x_to_pin = {};
-  std::size_t x_to_pin_count = 0;
-  std::array<const void*, 64> x_pins = {};
-  std::size_t x_pins_count = 0;
+  // Addresses in libraries that are to be pinned [library.pinned]. The first list belongs to the cycle; x_pins is guarded by
+  // x_lock. In metadata memory; when that is refused the rest comes in the next cycle.
+  struct Pins {
+    const void** addresses = nullptr;
+    std::size_t count = 0;
+    std::size_t capacity = 0;
+    const void** end() const { return addresses + count; }
+  };
+  bool add_pin(Pins& pins, const void* in_library);
+  Pins x_to_pin;
+  Pins x_pins;
+  Pins x_just_pinned;  // guarded by x_lock
+  Pins x_pinned;       // before this cycle began: they stay where they are. The collector's own
   bool x_has_pin_thread = false;  // guarded by x_lock
   bool x_pin_failed = false;      // guarded by x_lock
 

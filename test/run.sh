@@ -9,11 +9,13 @@
 # The unit suite is the rooms below gc; collector is gc and the examples; processes is what of gc needs processes of its
 # own (forks, limits, fatal reports), 50 times over; model is test/model, explored by Spin. With
 # `all` also: the unit suite with clang++, clang-format, clang-tidy, cppcheck; a build for aarch64, of which the unit
-# suite runs under qemu but for the tests that ask the kernel for what qemu does not do ([kernel]); the debugging knobs,
+# suite runs under qemu but for the tests that ask the kernel for what qemu does not do ([kernel]), and of gc what needs no heap
+# (suite arithmetic); the debugging knobs,
 # together and each alone; processes in debug, asan and tsan; events of the process 1,000 times over; the heavy suite in
 # release; moves of the only reference, checked with 20 seeds; and the stress suite in release and tsan for STRESS_SECONDS a
 # test (default 60). JOBS limits parallel
-# compilers. The last line is `N passed, M failed`; what could not be built or never ran counts as failed.
+# compilers. The last line is `N passed, M failed`; what could not be built or never ran counts as failed, and with `all` what
+# was skipped because this machine lacks something.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . .ci/setup
@@ -34,6 +36,16 @@ check() {  # NAME COMMAND...: one test that is a command
     grep -E 'error:|rror while' build/check.log | sort -u | head -n 50
     count 0 1 "$1"
   fi
+}
+
+# clang-tidy over every source of the rooms: a pattern that matches none of them is no success.
+tidy() {
+  local seen wanted
+  wanted=$(find alloc barrier roots gc -name '*.cc' | wc -l)
+  run-clang-tidy -quiet -p build/clang -j "${JOBS:-$(nproc)}" "$PWD/(alloc|barrier|roots|gc)/" || return 1
+  # It prints a command for each.
+  seen=$(grep -cE '^[^ ]*clang-tidy.* [^ ]*\.cc$' build/check.log)
+  [ "$seen" -ge "$wanted" ] || { echo "error: clang-tidy has seen $seen of $wanted sources"; return 1; }
 }
 
 # Configures where that has not been done, and builds.
@@ -110,11 +122,11 @@ if [ "$what" = all ]; then
   CXX=clang++ configuration clang unit --werror -Db_pch=false --buildtype=debugoptimized -Dbenchmarks=enabled
   mapfile -t sources < <(find alloc barrier roots gc examples bench test -name '*.cc' -o -name '*.h')
   check clang-format clang-format --dry-run -Werror "${sources[@]}"
-  check clang-tidy run-clang-tidy -quiet -p build/clang -j "${JOBS:-$(nproc)}" "$PWD/(alloc|barrier|roots|gc)/"
+  check clang-tidy tidy
   check cppcheck cppcheck --std=c++20 --enable=warning,performance,portability --inline-suppr -q -j "${JOBS:-$(nproc)}" \
     --suppressions-list=test/cppcheck.txt --error-exitcode=1 \
     -I. -Ialloc/include -Ibarrier/include -Iroots/include -Igc/include alloc barrier roots gc examples
-  configuration aarch64 unit --cross-file test/cross/aarch64.ini "${sanitized[@]}"
+  configuration aarch64 'unit arithmetic' --cross-file test/cross/aarch64.ini "${sanitized[@]}"
   run_suites debug 'processes knobs knobs-alone'
   run_suites release-test 'events stress seeds heavy'
   run_suites asan processes "${wrapper[@]}"
@@ -122,5 +134,6 @@ if [ "$what" = all ]; then
 fi
 
 [ $skipped -eq 0 ] || echo "-- $skipped skipped"
+[ "$what" != all ] || [ $skipped -eq 0 ] || count 0 $skipped "skipped (what is missing on this machine?)"
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ] && [ $passed -gt 0 ]

@@ -22,6 +22,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -610,9 +611,14 @@ TEST_CASE("a child that inherits the loader's lock from a thread it does not hav
 
 namespace {
 
-// Ends the process by exit(), with threads in the middle of everything; statics are destroyed meanwhile.
-[[noreturn]] void exit_amid_cycles(int round) {
+// Ends the process by exit(), with threads in the middle of everything; statics are destroyed meanwhile. `marking` is in memory
+// that the parent sees: it is raised if exit() has begun while a cycle marks.
+[[noreturn]] void exit_amid_cycles(int round, std::atomic<int>* marking) {
   static gc::root<Node> last;  // its handle is given back by a destructor
+  static std::atomic<int>* const raised = marking;
+  static const auto is_marking_now = [] {
+    return tricolor::impl::is_marking(tricolor::impl::Heap::existing()->handshake().epoch());
+  };
   last = make_node(9);
   for (int t = 0; t < 3; ++t) {
     std::thread([t] {
@@ -623,31 +629,44 @@ namespace {
       }
     }).detach();
   }
+  // Registered last: the first thing that exit() does.
+  std::atexit([] { *raised += is_marking_now(); });
   for (int i = 0; i < round % 4; ++i) gc::collect();
+  // But for a few that exit where they are, each in the middle of a mark.
+  while (round % 4 != 0 && !is_marking_now()) gc::safepoint();
   std::exit(intact(last, 9) ? 0 : 1);
 }
 
 }  // namespace
 
 TEST_CASE("child forks and the children exit", "[.child]") {
-  make_node(1);
+  gc::root<Node> list;  // followed one by one: a mark takes a while
+  for (std::uint64_t i = 0; i < 20'000; ++i) list = make_node(i, list);
+  void* const memory = mmap(nullptr, sizeof(std::atomic<int>), PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(memory != MAP_FAILED);
+  auto* const in_the_middle = new (memory) std::atomic<int>(0);
   const int rounds = event_rounds();
   int failed = 0;
   for (int round = 0; round < rounds && failed < 5; ++round) {
     std::fflush(nullptr);  // or exit writes what is there once more
     const pid_t child = fork();
-    if (child == 0) exit_amid_cycles(round);
+    if (child == 0) exit_amid_cycles(round, in_the_middle);
     if (wait_for(child) != 0) ++failed;
   }
   CHECK(failed == 0);
+  INFO(*in_the_middle << " of " << rounds);
+  CHECK(*in_the_middle >= rounds / 2);
 }
 
-TEST_CASE("a process exits while its threads allocate and collect, again and again",
-          "[process][events]") {
+TEST_CASE(
+    "a process exits while a cycle marks and its threads allocate and collect, again and again",
+    "[process][events]") {
   if (skipped_under_sanitizers()) return;
   const ProgramEnd end = run_program("child forks and the children exit", kForkingChild);
   INFO(end.output);
   CHECK(end.exit_code == 0);
+  if (std::getenv("TRICOLOR_TEST_SHOW") != nullptr) std::printf("%s", end.output.c_str());
 }
 
 // ------------------------------------------------------------------------------ handlers of the program

@@ -7,6 +7,7 @@
 #include <tricolor/gc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <filesystem>
@@ -194,6 +195,68 @@ TEST_CASE("a library in whose statics a cycle has found roots stays when it is c
   CHECK(end.exit_code == 0);
 }
 
+TEST_CASE("child closes many libraries whose types or statics are in use", "[.child]") {
+  // Each is another library to the loader, and each is closed while others collect. Their files go when they are open.
+  const int rounds = event_rounds();
+  struct Kept {
+    std::string types_path;
+    std::string statics_path;
+    gc::root<void> list;  // of a type of the one library
+    std::uint64_t (*sum)(void*);
+    void** slot;  // in the other: all that keeps its object
+  };
+  std::vector<Kept> kept;
+  int gone = 0;
+  {
+    const Collector collector;
+    for (int i = 0; i < rounds; ++i) {
+      const Copies types("libgc_module.so", 1);
+      const Copies statics("libgc_module_roots.so", 1);
+      Library library(types.path(0));
+      void* const with_root =
+          gc::blocking_call([&] { return dlopen(statics.path(0).c_str(), RTLD_NOW | RTLD_LOCAL); });
+      REQUIRE(with_root != nullptr);
+      kept.push_back({types.path(0), statics.path(0), library.list(kLength), library.sum,
+                      reinterpret_cast<void** (*)()>(dlsym(with_root, "module_bss"))()});
+      *kept.back().slot = make_node(static_cast<std::uint64_t>(i));
+      collect();  // finds what the static holds
+      library.close();
+      gc::blocking_call([&] { dlclose(with_root); });
+      gone += !is_loaded(kept.back().types_path) || !is_loaded(kept.back().statics_path);
+      if (gone != 0) break;  // what follows would crash
+      if (i % 10 != 0) continue;
+      const Kept& before = kept[kept.size() / 2];
+      CHECK(before.sum(before.list) == kSum);
+      CHECK(intact(static_cast<Node*>(*before.slot), kept.size() / 2));
+    }
+  }
+  REQUIRE(gone == 0);
+  collect();
+  int whole = 0;
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    // The files are long gone: what is loaded is what was opened then.
+    whole += is_loaded(kept[i].types_path) && is_loaded(kept[i].statics_path) &&
+             kept[i].sum(kept[i].list) == kSum && alive(Hidden(*kept[i].slot)) &&
+             intact(static_cast<Node*>(*kept[i].slot), i);
+  }
+  CHECK(whole == rounds);
+}
+
+TEST_CASE(
+    "a thousand libraries whose types or statics are in use stay when they are closed while others "
+    "collect, and nothing of theirs is lost",
+    "[process][events]") {
+  // The loader's list is long enough, and the time that it costs grows faster than it.
+  constexpr int kAtOnce = 250;
+  for (int left = event_rounds(); left > 0; left -= kAtOnce) {
+    const ProgramEnd end =
+        run_program("child closes many libraries whose types or statics are in use",
+                    {{"TRICOLOR_TEST_EVENTS", std::to_string(std::min(left, kAtOnce))}});
+    INFO(end.output);
+    REQUIRE(end.exit_code == 0);
+  }
+}
+
 TEST_CASE("child opens and closes a library that knows nothing of it", "[.child]") {
   const std::string path = beside_this_program("libgc_module_roots.so");
   int still_there = 0;
@@ -253,6 +316,45 @@ TEST_CASE("child has a constructor that waits for cycles", "[.child]") {
 
 TEST_CASE("libraries are pinned while constructors of others allocate and collect", "[process]") {
   const ProgramEnd end = run_program("child has a constructor that waits for cycles");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
+TEST_CASE("child opens a library between the list of segments and the stop", "[.child]") {
+  collect();
+  const auto before = gc::stats();
+  std::thread collector;
+  void* library = nullptr;
+  {
+    const gc::critical section;
+    collector = std::thread([] { gc::collect(); });
+    const auto& note = tricolor::detail::current_cache->stop_note;
+    while (note.load() == 0) std::this_thread::yield();
+    // The stop waits for us, and the list has been made.
+    library = dlopen(beside_this_program("libgc_module_roots.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+    const std::uint64_t begin_ns = tricolor::impl::os::now_ns();
+    while (tricolor::impl::os::now_ns() - begin_ns < 2'000'000) std::this_thread::yield();
+  }
+  join(collector);
+  REQUIRE(library != nullptr);
+  const auto now = gc::stats();
+  CHECK(now.cycles_total == before.cycles_total + 1);
+  CHECK(now.first_pauses.total_count() == before.first_pauses.total_count() + 2);
+  CHECK(now.last_pauses.total_count() >= before.last_pauses.total_count() + 1);
+  CHECK(now.pauses.total_count() == now.first_pauses.total_count() + now.last_pauses.total_count());
+  CHECK(now.stops.total_count() == now.pauses.total_count());
+  // The longest was the one in vain, of which most was the stop.
+  CHECK(now.stop_ns_max >= 2'000'000);
+  CHECK(now.pause_ns_last >= 2'000'000);
+  CHECK(now.pause_ns_max >= now.pause_ns_last);
+  CHECK(now.pause_ns_total >= before.pause_ns_total + now.pause_ns_last);
+  CHECK(now.pause_cpu_ns_total >= before.pause_cpu_ns_total + now.pause_ns_last);
+}
+
+TEST_CASE("a stop that is done again for a library that was opened meanwhile is counted twice",
+          "[process]") {
+  const ProgramEnd end =
+      run_program("child opens a library between the list of segments and the stop");
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }

@@ -4,11 +4,13 @@
 #include <tricolor/gc.h>
 
 #include <array>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "test/gc/support.h"
@@ -204,6 +206,86 @@ TEST_CASE("addresses behind the last cell of a span and of free pages mark nothi
     for (auto& word : words) word = nullptr;
   };
   look();
+}
+
+// ------------------------------------------------------------------------------- pieces
+
+namespace {
+
+std::atomic<bool> hold_next{false};
+std::atomic<bool> reached{false};
+std::atomic<bool> let_go{false};
+
+// The first one that is traced holds the marker.
+struct Holding {
+  gc::ptr<Node> node;
+  void trace(gc::tracer& t) const noexcept {
+    if (hold_next.exchange(false)) {
+      reached = true;
+      while (!let_go) std::this_thread::yield();
+    }
+    t(node);
+  }
+};
+
+bool is_marked_now(Hidden object) {
+  const auto& map = tricolor::impl::Heap::existing()->allocator().map;
+  const tricolor::impl::Cell cell = tricolor::impl::find_allocated_cell(map, object.address());
+  return cell && tricolor::impl::is_marked(cell);
+}
+
+}  // namespace
+
+TEST_CASE("child is held by what it finds in the first piece of a large array", "[.child]") {
+  constexpr std::size_t kSlots = (1 << 20) / sizeof(void*);
+  constexpr std::size_t kPiece = (128 << 10) / sizeof(void*);
+  constexpr std::size_t kMany = 100;  // more than a marker has in its rings
+  gc::root<gc::ptr<void>> kept;
+  std::vector<Hidden> notes;  // the first reference of each piece
+  on_thread([&] {
+    const auto array = gc::make_array<gc::ptr<void>>(kSlots);
+    for (std::size_t at = 0; at < kSlots; at += kPiece) {
+      for (std::size_t i = 0; i < kMany; ++i) {
+        if (at == 0) {
+          const auto holding = gc::make<Holding>();
+          holding->node = make_node(i);
+          array[i] = holding;
+        } else {
+          array[at + i] = make_node(at + i);
+        }
+      }
+      notes.emplace_back(array[at]);
+    }
+    kept = array.data();
+  });
+  collect();
+  CHECK(count_alive(notes) == notes.size());
+  hold_next = true;
+  std::thread collector = start_thread([] { gc::collect(); });
+  gc::blocking_call([] {
+    while (!reached) std::this_thread::yield();
+  });
+  // It has scanned the first piece and follows what that has led to. All others wait in its queue.
+  std::size_t marked = 0;
+  for (const Hidden note : notes) marked += is_marked_now(note);
+  CHECK(is_marked_now(notes[0]));
+  CHECK(marked == 1);
+  let_go = true;
+  join(collector);
+  CHECK(count_alive(notes) == notes.size());
+  for (std::size_t at = kPiece; at < kSlots; at += kPiece) {
+    for (std::size_t i = 0; i < kMany; ++i) {
+      if (!intact(static_cast<Node*>(kept.get()[at + i].get()), at + i)) FAIL(at + i);
+    }
+  }
+}
+
+TEST_CASE("a large array is marked piece by piece, and what it leads to in between", "[process]") {
+  const ProgramEnd end =
+      run_program("child is held by what it finds in the first piece of a large array",
+                  {{"TRICOLOR_DEBUG", "workers=1"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
 }
 
 // ----------------------------------------------------------------------------- several markers

@@ -370,13 +370,18 @@ TEST_CASE("threads that run out of memory together are all asked, a thousand tim
 
 namespace {
 
-std::uint64_t virtual_bytes() {
+// What /proc/self/statm says: its first number is of the address space, its sixth of writable memory that is no file's.
+std::uint64_t statm_bytes(int number) {
   std::FILE* const file = std::fopen("/proc/self/statm", "r");
   unsigned long pages = 0;
-  if (file == nullptr || std::fscanf(file, "%lu", &pages) != 1) return 0;
-  std::fclose(file);
+  for (int i = 0; i < number && file != nullptr; ++i) {
+    if (std::fscanf(file, "%lu", &pages) != 1) pages = 0;
+  }
+  if (file != nullptr) std::fclose(file);
   return std::uint64_t{pages} * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
 }
+std::uint64_t virtual_bytes() { return statm_bytes(1); }
+std::uint64_t data_bytes() { return statm_bytes(6); }
 
 void limit(decltype(RLIMIT_AS) which, std::uint64_t bytes) {
   const rlimit both{bytes, bytes};
@@ -465,13 +470,83 @@ TEST_CASE("child is refused memory again and again", "[.child]") {
   CHECK(lost == 0);
 }
 
+namespace {
+
+// Memory is filled until the kernel refuses more; the callback drops some of it, and the second attempt succeeds. Again and
+// again, beside a thread that allocates, too. `forbid` limits the process to what it has and a little more.
+void check_second_attempts(void (*forbid)()) {
+  constexpr std::uint64_t kLength = 2'000;
+  constexpr std::size_t kPiece = kMiB;
+  static std::vector<gc::root<char>> pieces;  // guarded by lock
+  static std::mutex lock;
+  static std::atomic<int> asked = 0;
+  gc::root<Node> list;
+  REQUIRE(grow_until_refused(list, kLength) == kLength);
+  forbid();
+  gc::set_out_of_memory_callback([](std::size_t bytes) {
+    if (bytes >= kPiece) ++asked;
+    const auto guard = lock_blocked(lock);
+    if (pieces.size() < 4) return false;
+    pieces.resize(pieces.size() - 4);
+    return true;
+  });
+  std::atomic<bool> end{false};
+  std::atomic<int> lost{0};
+  std::atomic<int> refused{0};  // for good: the callback always has something to drop
+  std::thread beside = start_thread([&] {
+    while (!end) {
+      gc::root<Node> own;
+      const std::uint64_t length = grow_until_refused(own, kLength);
+      refused += length < kLength;
+      if (!all_intact(own, length)) ++lost;
+    }
+  });
+  const int rounds = event_rounds();
+  int at_once = 0;
+  for (int round = 0; round < rounds && refused == 0; ++round) {
+    Node* const fresh = make_node(7);
+    const int before = asked;
+    while (asked == before && refused == 0) {
+      try {
+        gc::root<char> piece = gc::make_array<char>(kPiece).data();
+        for (std::size_t at = 0; at < kPiece; at += 10'000) refused += piece.get()[at]++ != 0;
+        const auto guard = lock_blocked(lock);
+        pieces.push_back(std::move(piece));
+      } catch (const std::bad_alloc&) {
+        ++refused;
+      }
+    }
+    at_once += asked == before + 1;  // nobody has taken first what was dropped
+    if (!intact(fresh, 7) || !all_intact(list, kLength)) ++lost;
+  }
+  end = true;
+  join(beside);
+  gc::set_out_of_memory_callback(nullptr);
+  CHECK(refused == 0);
+  CHECK(asked >= rounds);
+  CHECK(at_once >= rounds / 2);
+  CHECK(lost == 0);
+}
+
+}  // namespace
+
+TEST_CASE("child is refused address space and helped again and again", "[.child]") {
+  check_second_attempts([] { limit(RLIMIT_AS, virtual_bytes() + 20 * kMiB); });
+}
+TEST_CASE("child is refused data and helped again and again", "[.child]") {
+  check_second_attempts([] { limit(RLIMIT_DATA, data_bytes() + 20 * kMiB); });
+}
+
 TEST_CASE("memory that the kernel refuses again and again costs no object and hangs nobody",
           "[process][events]") {
   if (kShadowMemory) {
     WARN("skipped: the sanitizer's own memory stands outside of such limits");
     return;
   }
-  const ProgramEnd end = run_program("child is refused memory again and again");
+  const ProgramEnd end =
+      run_program(GENERATE("child is refused memory again and again",
+                           "child is refused address space and helped again and again",
+                           "child is refused data and helped again and again"));
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/signalfd.h>
 #include <sys/time.h>
 #include <tricolor/gc.h>
 #include <unistd.h>
@@ -258,7 +259,8 @@ TEST_CASE("a thread that is cancelled inside blocking_call leaves the registry")
   close(pipe_ends[1]);
 }
 
-TEST_CASE("a thread that is cancelled while it is stopped unwinds when the world runs again") {
+TEST_CASE("a thread that is cancelled while it is stopped unwinds when the world runs again",
+          "[events]") {
   if (tricolor::impl::kStopByPolls) {
     WARN(
         "skipped: no signal stops threads in this build (and ThreadSanitizer loses sight of a "
@@ -269,14 +271,17 @@ TEST_CASE("a thread that is cancelled while it is stopped unwinds when the world
   const std::uint64_t threads = gc::stats().threads_count;
   static std::atomic<int> lost;
   static std::atomic<int> destroyed;
+  static std::atomic<tricolor::impl::Mutator*> cancelled;
   lost = 0;
   destroyed = 0;
   std::atomic<bool> end{false};
   std::thread collector = start_thread([&] {
     while (!end) gc::collect();
   });
-  const int rounds = static_cast<int>(many(300));
+  int inside = 0;  // a stop
+  const int rounds = static_cast<int>(many(static_cast<std::uint64_t>(event_rounds())));
   for (int i = 0; i < rounds; ++i) {
+    cancelled = nullptr;
     pthread_t thread;
     REQUIRE(pthread_create(
                 &thread, nullptr,
@@ -290,6 +295,8 @@ TEST_CASE("a thread that is cancelled while it is stopped unwinds when the world
                   } const guard;
                   volatile char frame[100'000];  // the owner itself captures such a stack
                   for (std::size_t at = 0; at < sizeof frame; at += 4096) frame[at] = 1;
+                  make_node(1);
+                  cancelled = tricolor::impl::current_mutator();
                   for (;;) {
                     if (!lists.step()) ++lost;
                     usleep(20);  // a cancellation point in which a stop may find it
@@ -298,8 +305,15 @@ TEST_CASE("a thread that is cancelled while it is stopped unwinds when the world
                 },
                 reinterpret_cast<void*>(static_cast<std::uintptr_t>(i))) == 0);
     gc::blocking_call([&] {
-      usleep(300);
+      tricolor::impl::Mutator* mutator = nullptr;
+      while ((mutator = cancelled) == nullptr) std::this_thread::yield();
+      // It waits for the world to run before, and after: the cancellation has come in the stop.
+      const auto is_stopped = [&] {
+        return *mutator->state == tricolor::impl::MutatorState::stopped;
+      };
+      while (!is_stopped()) std::this_thread::yield();
       pthread_cancel(thread);
+      inside += is_stopped();
       pthread_join(thread, nullptr);
     });
   }
@@ -307,6 +321,8 @@ TEST_CASE("a thread that is cancelled while it is stopped unwinds when the world
   join(collector);
   CHECK(lost == 0);
   CHECK(destroyed == rounds);
+  INFO(inside << " of " << rounds);
+  CHECK(inside >= rounds / 2);
   CHECK(gc::stats().threads_count == threads);
 }
 
@@ -365,7 +381,8 @@ TEST_CASE("threads are cancelled anywhere while others collect, a thousand times
   CHECK(gc::stats().threads_count == threads);
 }
 
-TEST_CASE("a thread inside blocking_call gets no signal: its system call is never interrupted") {
+TEST_CASE("a thread inside blocking_call gets no signal: its system call is never interrupted",
+          "[events]") {
   int pipe_ends[2];
   REQUIRE(pipe(pipe_ends) == 0);
   std::atomic<int> ready{0};
@@ -381,7 +398,7 @@ TEST_CASE("a thread inside blocking_call gets no signal: its system call is neve
     });
   });
   wait_until(ready, 1);
-  for (int i = 0; i < 200; ++i) gc::collect();
+  for (int i = 0; i < event_rounds(); ++i) gc::collect();
   REQUIRE(write(pipe_ends[1], "x", 1) == 1);
   join(thread);
   INFO(error);
@@ -483,7 +500,7 @@ TEST_CASE("a collection inside blocking_call leaves the thread blocked") {
 
 // ---------------------------------------------------------------------------------- host's signals
 
-TEST_CASE("errno is kept across a stop") {
+TEST_CASE("errno is kept across a stop", "[events]") {
   if (tricolor::impl::kStopByPolls) {
     WARN("skipped: this build stops threads by polls, not in a signal handler");
     return;
@@ -500,13 +517,14 @@ TEST_CASE("errno is kept across a stop") {
     changed = seen;
   });
   wait_until(ready, 1);
-  for (int i = 0; i < 100; ++i) gc::collect();
+  for (int i = 0; i < event_rounds(); ++i) gc::collect();
   raise(step, 1);
   join(thread);
   CHECK(changed == 4711);
 }
 
-TEST_CASE("the host's timer signals go on during collections, and interrupt nothing of ours") {
+TEST_CASE("the host's timer signals go on during collections, and interrupt nothing of ours",
+          "[events]") {
   static std::atomic<int> ticks;
   ticks = 0;
   struct sigaction action = {};
@@ -518,13 +536,14 @@ TEST_CASE("the host's timer signals go on during collections, and interrupt noth
   const itimerval never{};
   const auto seed = test_seed();
   INFO("TRICOLOR_TEST_SEED=" << seed);
+  const int rounds = event_rounds();
   REQUIRE(setitimer(ITIMER_REAL, &each_200_us, nullptr) == 0);
   std::atomic<int> lost{0};
   std::vector<std::thread> threads;
   for (unsigned t = 0; t < 3; ++t) {
     threads.push_back(start_thread([&, t] {
       Lists lists(seed + t);
-      for (int i = 0; i < 500 || ticks.load() < 100; ++i) {
+      for (int i = 0; i < 500 || ticks.load() < rounds; ++i) {
         if (!lists.step()) ++lost;
         if (i % 10 == 0) gc::collect();
       }
@@ -534,7 +553,67 @@ TEST_CASE("the host's timer signals go on during collections, and interrupt noth
   REQUIRE(setitimer(ITIMER_REAL, &never, nullptr) == 0);
   REQUIRE(sigaction(SIGALRM, &before, nullptr) == 0);
   CHECK(lost == 0);
-  CHECK(ticks >= 100);
+  CHECK(ticks >= rounds);
+}
+
+TEST_CASE("a thread that waits for signals of the host's gets each of them while others collect",
+          "[events]") {
+  // The collector stops the thread in the very call that waits.
+  const bool by_descriptor = GENERATE(false, true);
+  const int number = SIGRTMAX - 3;  // such signals are queued, and come in order
+  make_node(1);
+  REQUIRE(number != tricolor::impl::Heap::existing()->handshake().signal());
+  std::atomic<int> ready{0};
+  std::atomic<int> got{0};
+  std::atomic<int> wrong{0};
+  const int rounds = static_cast<int>(many(static_cast<std::uint64_t>(event_rounds())));
+  std::thread thread = start_thread([&] {
+    sigset_t wanted;
+    sigemptyset(&wanted);
+    sigaddset(&wanted, number);
+    pthread_sigmask(SIG_BLOCK, &wanted, nullptr);
+    const int descriptor = by_descriptor ? signalfd(-1, &wanted, SFD_CLOEXEC) : -1;
+    raise(ready, 1);
+    for (int i = 0; i < rounds; ++i) {
+      Node* const node = make_node(static_cast<std::uint64_t>(i));
+      int value = -1;
+      const auto wait = [&] {
+        if (by_descriptor) {
+          signalfd_siginfo info = {};
+          if (read(descriptor, &info, sizeof info) == sizeof info) value = info.ssi_int;
+        } else {
+          siginfo_t info = {};
+          if (sigwaitinfo(&wanted, &info) == number) value = info.si_value.sival_int;
+        }
+        // Like any handler's, the stop's signal may end the call early.
+        return value != -1 || errno != EINTR;
+      };
+      if (tricolor::impl::kStopByPolls) {
+        gc::blocking_call(wait);
+      } else {
+        while (!wait()) {
+        }
+      }
+      wrong += value != i;
+      if (!intact(node, static_cast<std::uint64_t>(i))) ++wrong;
+      raise(got, i + 1);
+    }
+    if (by_descriptor) close(descriptor);
+  });
+  wait_until(ready, 1);
+  {
+    const Collector collector;
+    for (int i = 0; i < rounds; ++i) {
+      gc::collect();  // in which it waits
+      sigval value = {};
+      value.sival_int = i;
+      REQUIRE(pthread_sigqueue(thread.native_handle(), number, value) == 0);
+      wait_until(got, i + 1);
+    }
+    join(thread);
+  }
+  CHECK(got == rounds);
+  CHECK(wrong == 0);
 }
 
 TEST_CASE(

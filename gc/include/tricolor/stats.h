@@ -97,15 +97,15 @@ struct statistics {
   std::uint64_t globals_scanned_bytes = 0;
 
   // Wall time. A pause runs from the request to stop until the threads may run again; its stop is
-  // the part until the last of them stood still. A cycle has two, before and after it marks (with gcstoptheworld, one); `last`
-  // is the longer one of the last cycle. A stop that is begun anew because a library
-  // has just been opened counts from the last beginning.
+  // the part until the last of them stood still. A cycle has two, before and after it marks (with gcstoptheworld, one), and one
+  // more for each stop that was in vain and is done again: before marking when a library has just been opened, after it when
+  // something grey is found. `last` is the longest one of the last cycle.
   std::uint64_t pause_ns_last = 0;
   std::uint64_t pause_ns_max = 0;
   std::uint64_t pause_ns_total = 0;
   std::uint64_t stop_ns_last = 0;
   std::uint64_t stop_ns_max = 0;
-  histogram pauses;        // all of them
+  histogram pauses;        // all of them: the two below together
   histogram first_pauses;  // before marking (with gcstoptheworld: around it)
   histogram last_pauses;   // after it
   histogram stops;
