@@ -387,10 +387,11 @@ TEST_CASE("a quantile is a bound that so large a share of the times did not exce
 TEST_CASE("every pause is in the histograms, and the longest bounds them") {
   gc::collect();
   const auto now = gc::stats();
+  const std::uint64_t last_stops = marks_beside_the_program() ? now.cycles_total : 0;
   CHECK(now.first_pauses.total_count() == now.cycles_total);
-  CHECK(now.last_pauses.total_count() == now.cycles_total);
+  CHECK(now.last_pauses.total_count() == last_stops);
   // A last stop that has found something grey is one more.
-  CHECK(now.pauses.total_count() >= 2 * now.cycles_total);
+  CHECK(now.pauses.total_count() >= now.cycles_total + last_stops);
   CHECK(now.stops.total_count() == now.pauses.total_count());
   CHECK(now.pauses.counts[gc::histogram::bucket_of(now.pause_ns_max)] > 0);
   CHECK(now.pauses.quantile_ns(1) >= now.pause_ns_max);
