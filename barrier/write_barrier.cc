@@ -71,6 +71,8 @@ void construct_slow(thread_cache* cache, managed_word* slot, managed_word value)
   cache->leave_unit();
 }
 
+// The old word is known, and logged, only after the operation. Nobody misses it in between: the unit is not stopped, so the last stop
+// of a cycle, which looks at all logs, comes after both; and there was room before, so no flush splits them.
 managed_word exchange_slow(thread_cache* cache, managed_word* slot, managed_word value) {
   if (cache == nullptr) cache = attach_and_enter();
   if (cache == nullptr) return __atomic_exchange_n(slot, value, __ATOMIC_SEQ_CST);
