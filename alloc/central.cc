@@ -113,7 +113,8 @@ bool Central::claim_from(Allocator& allocator, PageRecord* span, std::uint32_t w
     found += static_cast<std::uint32_t>(std::popcount(free));
     out.mask[w - out.first_word] = free;
     if (black) {
-      // A stray word may have marked a free cell already.
+      // The one bitmap that says black: grey bits (mark_queue.h) are for what is still to be scanned. A stray word may have marked
+      // a free cell already.
       const std::uint64_t before = mark_words(span)[w].fetch_or(free, std::memory_order_relaxed);
       blackened += static_cast<std::size_t>(std::popcount(free & ~before));
     }

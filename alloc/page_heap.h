@@ -32,6 +32,9 @@
 //   kernel has them mapped_bytes() still does.
 // Invariant [pageheap.limit]: take() does not let ready_bytes() pass the hard limit.
 //
+// The kernel is called without the lock where pages are given back at leisure (release). It is called with it where the thread waits
+// for that memory anyway: to reserve an arena (and its table), to make a chunk accessible, and to release pages at the hard limit.
+//
 // Thread-safe; one lock (LockRank::kPageHeap). Never throws: null means that the kernel or the hard
 // limit said no, and nothing has changed.
 #pragma once

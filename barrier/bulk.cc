@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "barrier/log_words.h"
+
 namespace tricolor::detail {
 
 namespace {
@@ -36,9 +38,9 @@ void for_each_unit(std::size_t count, Part part) {
 
 void store(thread_cache* logs, managed_word* slot, managed_word word) {
   if (logs != nullptr) {
-    const managed_word old = __atomic_load_n(slot, __ATOMIC_RELAXED);
-    if (old != 0) append_to_log(*logs, old);
-    if (word != 0) append_to_log(*logs, word);
+    // Relaxed: as in store_slow.
+    impl::log_old(*logs, __atomic_load_n(slot, __ATOMIC_RELAXED));
+    impl::log_new(*logs, word);
   }
   // Release: as in barriered_store.
   __atomic_store_n(slot, word, __ATOMIC_RELEASE);

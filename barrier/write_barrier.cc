@@ -2,12 +2,15 @@
 #include <tricolor/detail/write_barrier.h>
 
 #include "alloc/base/fault.h"
+#include "barrier/log_words.h"
 
 namespace tricolor::detail {
 inline namespace abi1 {
 
 using impl::Fault;
 using impl::is_planted;
+using impl::log_new;
+using impl::log_old;
 
 namespace {
 
@@ -21,13 +24,6 @@ thread_cache* attach_and_enter() {
 
 bool is_armed(const thread_cache& cache) {
   return cache.armed.load(std::memory_order_relaxed) != 0;
-}
-
-void log_old(thread_cache& cache, managed_word word) {
-  if (word != 0 && !is_planted(Fault::no_deletion_half)) append_to_log(cache, word);
-}
-void log_new(thread_cache& cache, managed_word word) {
-  if (word != 0 && !is_planted(Fault::no_insertion_half)) append_to_log(cache, word);
 }
 
 }  // namespace
@@ -75,6 +71,8 @@ void construct_slow(thread_cache* cache, managed_word* slot, managed_word value)
   cache->leave_unit();
 }
 
+// The old word is known, and logged, only after the operation. Nobody misses it in between: the unit is not stopped, so the last stop
+// of a cycle, which looks at all logs, comes after both; and there was room before, so no flush splits them.
 managed_word exchange_slow(thread_cache* cache, managed_word* slot, managed_word value) {
   if (cache == nullptr) cache = attach_and_enter();
   if (cache == nullptr) return __atomic_exchange_n(slot, value, __ATOMIC_SEQ_CST);

@@ -25,6 +25,7 @@
 #include <tricolor/make.h>
 #include <tricolor/thread.h>
 
+#include "alloc/base/fault.h"
 #include "alloc/base/perturb.h"
 #include "alloc/cell.h"
 #include "alloc/span_life.h"
@@ -145,8 +146,9 @@ char* take_large(Heap& heap, Mutator& mutator, Kind& kind, const detail::cell_re
   if (!run) return nullptr;
   fresh = run->fresh;
   zero = !run->zero && (kind.scan != detail::ScanMode::none || request.zero);
+  const bool is_unready = zero && !is_planted(Fault::scanned_unready);
   PageRecord* const span = publish_span(allocator, kind, run->first, pages, run->zero,
-                                        zero ? PageState::unready : PageState::in_use);
+                                        is_unready ? PageState::unready : PageState::in_use);
   // [alloc.black], as in Central::claim_from.
   if (allocator.allocate_black.load(std::memory_order_relaxed) &&
       shade(span, 0, Markers::several)) {

@@ -381,7 +381,8 @@ void Cycle::mark_until_nothing_is_grey() {
   for (;; x_crew.begin_again()) {
     x_crew.finish();
     if (!x_beside_the_program) break;
-    if (shade_logs() && !is_planted(Fault::no_last_test)) continue;
+    if (!is_planted(Fault::no_last_test) && !is_planted(Fault::no_ragged_flush) && shade_logs())
+      continue;
     perturb();
     x_pacing.begin_stop(x_record.processors_count, x_record.number);
     x_marked_ns = os::now_ns();

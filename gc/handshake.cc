@@ -233,13 +233,16 @@ void Handshake::remove_value_stacks(Mutator& mutator) {
 // [color.roots-go]: the snapshot's roots in a thread that detaches, as far as they have not been marked, and its log. Its turn and
 // the registry are held: no stop comes in between.
 void Handshake::shade_what_goes(Mutator& mutator) {
-  if (!is_marking(epoch()) || is_planted(Fault::no_detach_shade)) return;
+  if (!is_marking(epoch())) return;
   Shader shader = x_heap.shader();
   if (mutator.visited != epoch()) {
-    for (const std::uintptr_t word : mutator.capture) shader.shade_word(word);
-    shade_thread_local(mutator, shader);
+    if (!is_planted(Fault::no_detach_stack)) {
+      for (const std::uintptr_t word : mutator.capture) shader.shade_word(word);
+    }
+    if (!is_planted(Fault::no_detach_locals)) shade_thread_local(mutator, shader);
     mutator.visited = epoch();
   }
+  if (is_planted(Fault::no_detach_log)) return;
   mutator.log.shade_new(x_heap.allocator().map,
                         [&](std::uintptr_t word) { shader.shade_word(word); });
 }

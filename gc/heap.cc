@@ -65,7 +65,8 @@ bool Heap::make(const options& wanted) {
   const HostRefused refused;
   const Guard guard(creation);
   if (existing() != nullptr || !install_fork_handlers()) return false;
-  // Not in the program's segments, which are scanned, and never destroyed: threads may outlive main.
+  // Not in the program's segments, which are scanned, and never destroyed: threads may outlive main. Nothing of the library runs at
+  // exit, so exit, _exit and abort wait for no cycle, also inside a stop.
   void* const memory = os::map(round_up(sizeof(Heap), os::kernel_page_bytes()),
                                os::kernel_page_bytes(), "tricolor metadata");
   if (memory == nullptr) return false;
@@ -142,6 +143,7 @@ bool Heap::create(const options& wanted) {
 
 Mutator& Heap::mutator() {
   if (Mutator* const mutator = current_mutator(); mutator != nullptr) return *mutator;
+  // Recursive entry. To attach, glibc may allocate: a malloc of the host's that uses gc:: comes here, too, and is refused as well.
   if (host_is_kept_out()) {
     usage_error(
         "an allocation, or another use of gc::, in a trace function, which may only report, or in "

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <optional>
 #include <string_view>
 
 #include <tricolor/tracer.h>
@@ -92,19 +93,20 @@ class Verifier {
   }
 
   void look_at_word(const Cell& parent, std::size_t offset) {
-    const std::uintptr_t place = parent.address() + offset;
-    look_at_reference(
-        parent, place,
-        __atomic_load_n(reinterpret_cast<const std::uintptr_t*>(place), __ATOMIC_RELAXED));
+    const std::uintptr_t word = __atomic_load_n(
+        reinterpret_cast<const std::uintptr_t*>(parent.address() + offset), __ATOMIC_RELAXED);
+    if (missed(word)) fail_in(parent, offset, word);
   }
 
-  void look_at_reference(const Cell& parent, std::uintptr_t place, std::uintptr_t word) {
-    const Cell child = missed(word);
-    if (!child) return;
+  // Without an offset where a trace function has reported the word: it does not say from which of its fields.
+  [[noreturn]] void fail_in(const Cell& parent, std::optional<std::size_t> offset,
+                            std::uintptr_t word) const {
     LineBuffer<600> line;
     line.text("tricolor: gccheckmark: an object (").text(name_of(*parent.span->kind)).text(" at ");
-    line.hex(parent.address()).text(", at offset ").count(place - parent.address()).text(")");
-    fail(line, word, child);
+    line.hex(parent.address());
+    if (offset) line.text(", at offset ").count(*offset);
+    line.text(")");
+    fail(line, word, missed(word));
   }
 
   void look_at_span(PageRecord* span) {
@@ -149,8 +151,8 @@ class Verifier {
     static void full(tracer& t, std::size_t count) {
       auto& self = static_cast<Tracer&>(t);
       for (std::size_t i = 0; i < count; ++i) {
-        self.verifier.look_at_reference(self.parent, self.parent.address(),
-                                        reinterpret_cast<std::uintptr_t>(self.verifier.x_words[i]));
+        const auto word = reinterpret_cast<std::uintptr_t>(self.verifier.x_words[i]);
+        if (self.verifier.missed(word)) self.verifier.fail_in(self.parent, std::nullopt, word);
       }
     }
     Verifier& verifier;

@@ -4,6 +4,10 @@
 // thread attached. It runs on the thread that has stopped the others, or in a stopped thread's own signal handler, and touches
 // plain memory only.
 //
+// A word that only looks like a pointer, or a dead slot of a frame, keeps an object and all that hangs on it for as long as it
+// stands there. Nothing clears dead slots and no page is kept out of use for such words: they go with their frames, what lies
+// below the stack pointer is not read, and objects with a layout add none.
+//
 // Invariant [stack.one-instant]: no thread goes on before every capture of the same stop is complete.
 #pragma once
 

@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <string_view>
 
+// AddressSanitizer's fake stacks are not scanned: detect_stack_use_after_return=0. LeakSanitizer does not look into the heap, which
+// is no root region of it: malloc memory that only managed objects refer to is a leak to it. MemorySanitizer is not supported:
+// stacks are read whether or not they are initialised.
+
 namespace tricolor::impl {
 
 #if defined(__SANITIZE_THREAD__)

@@ -4,6 +4,8 @@
 #include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <cstdio>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
@@ -33,7 +35,7 @@ struct Gate {
 gc::ptr<Gate> gate;
 
 // A cycle on a thread of its own, whose mark waits as long as this lives. Nobody must wait for it meanwhile: no heap goal is
-// reached, and under stress=n, where allocations wait for cycles, the tests that use it are left out.
+// reached; for the rest see can_hold_a_mark().
 class HeldMark {
  public:
   HeldMark() : x_percent(gc::set_percent(-1)) {
@@ -54,6 +56,14 @@ class HeldMark {
   const int x_percent;
   std::thread x_thread;
 };
+
+bool can_hold_a_mark() {
+  if (!stressed() && marks_beside_the_program()) return true;
+  WARN(
+      "skipped: with stress=n allocations wait for a mark that waits for the test, and with "
+      "gcstoptheworld=n the test is stopped while it is marked");
+  return false;
+}
 
 // Takes the cells of what has been freed.
 void reuse_cells() {
@@ -187,7 +197,7 @@ struct Throwing {
 
 TEST_CASE(
     "what a constructor has stored and handed on survives when it throws while a cycle marks") {
-  if (stressed()) return;
+  if (!can_hold_a_mark()) return;
   on_thread([] {
     std::array<Node*, 20> kept = {};
     std::unique_ptr<HeldMark> mark;
@@ -204,7 +214,7 @@ TEST_CASE(
 }
 
 TEST_CASE("a cycle that marks does not stop a thread from allocating, storing and attaching") {
-  if (stressed()) return;
+  if (!can_hold_a_mark()) return;
   const gc::root<Node> list = make_node(0);
   {
     const HeldMark mark;
@@ -223,7 +233,7 @@ TEST_CASE("a cycle that marks does not stop a thread from allocating, storing an
 
 TEST_CASE(
     "an object that a cycle has not reached yet survives its way through every kind of place") {
-  if (stressed()) return;
+  if (!can_hold_a_mark()) return;
   // Each step takes it out of one place and puts it into the next, while the same mark waits.
   static gc::ptr<Node> global;
   static thread_local gc::ptr<Node> own;
@@ -313,7 +323,7 @@ TEST_CASE("a constructor over what is no reference does not attach its thread") 
 }
 
 TEST_CASE("a constructor on a thread that is not attached shades what it overwrites") {
-  if (stressed()) return;
+  if (!can_hold_a_mark()) return;
   Hidden object;
   on_thread([&] {
     gate = gc::make<Gate>();
@@ -333,7 +343,7 @@ TEST_CASE("a constructor on a thread that is not attached shades what it overwri
 TEST_CASE("references on a large stack are marked beside the program, but for the first time") {
   const gc::thread_scope attach;
   const auto& settings = tricolor::impl::Heap::existing()->settings();
-  if (stressed() || settings.tinybuffers != 0 || settings.gcstoptheworld != 0) {
+  if (stressed() || settings.tinybuffers != 0 || !marks_beside_the_program()) {
     WARN(
         "skipped: with tinybuffers=1 there is never room, and with gcstoptheworld=n all is marked "
         "in the stop");
@@ -410,4 +420,60 @@ TEST_CASE("a gc::ptr in malloc memory is reported, once, and none that is where 
   INFO(right.output);
   CHECK(right.exit_code == 0);
   CHECK_FALSE(has_line(right.output, "where the collector never looks"));
+}
+
+namespace {
+
+// Stores without a barrier, as no program may.
+void store_past_the_barrier(gc::ptr<Node>& slot, Node* node) {
+  std::memcpy(static_cast<void*>(&slot), &node, sizeof node);
+}
+
+// Moves the only reference to a node, which a mark has yet to come to, into a new object. `name` and `where` are what the report is
+// to say of that.
+template <class Parent, class Slot>
+void hide_from_the_mark(Slot slot, const char* name, const char* where) {
+  on_thread([] {
+    gate = gc::make<Gate>();
+    gate->node = make_node(1);
+    gate->node->next = make_node(42);
+  });
+  scrub_stack();
+  const HeldMark mark;
+  Parent* const parent = gc::make<Parent>();
+  Node* const child = gate->node->next;
+  store_past_the_barrier(slot(*parent), child);
+  store_past_the_barrier(gate->node->next, nullptr);
+  std::printf("expected: %s at %p%s) holds %p, in an object (tricolor::test::Node at %p)\n", name,
+              static_cast<void*>(parent), where, static_cast<void*>(child),
+              static_cast<void*>(child));
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+TEST_CASE("child stores past the barrier into an object with a layout", "[.child]") {
+  hide_from_the_mark<Node>([](Node& node) -> gc::ptr<Node>& { return node.other; },
+                           "an object (tricolor::test::Node", ", at offset 8");
+}
+TEST_CASE("child stores past the barrier into an object with a trace function", "[.child]") {
+  hide_from_the_mark<Copying>([](Copying& copying) -> gc::ptr<Node>& { return copying.nodes[1]; },
+                              "Copying", "");
+}
+
+TEST_CASE("gccheckmark says which object holds what has not been marked, and where if it can tell",
+          "[process]") {
+  const ProgramEnd end =
+      run_program(GENERATE("child stores past the barrier into an object with a layout",
+                           "child stores past the barrier into an object with a trace function"),
+                  {{"TRICOLOR_DEBUG", "gccheckmark=1"}});
+  INFO(end.output);
+  CHECK(end.exit_code != 0);
+  CHECK(has_line(end.output, "verify.no-hidden-white"));
+  const std::string mark = "expected: ";
+  const std::size_t begin = end.output.find(mark);
+  REQUIRE(begin != std::string::npos);
+  const std::size_t from = begin + mark.size();
+  const std::string expected = end.output.substr(from, end.output.find('\n', from) - from);
+  CHECK(end.output.find(expected, from + expected.size()) != std::string::npos);
 }

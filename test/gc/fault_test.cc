@@ -3,18 +3,23 @@
 // ends well.
 #include "alloc/base/fault.h"
 
+#include <pthread.h>
 #include <tricolor/gc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "test/gc/support.h"
@@ -28,10 +33,14 @@ namespace {
 struct FaultName {
   Fault fault;
   const char* name;
-  const char* child;  // the program that it breaks
+  const char* child;                                  // the program that it breaks
+  std::string debug = "gccheckmark=1,clobberfree=1";  // what it is caught with
 };
 
 constexpr const char* kTaken = "child takes the only references out of scanned slots";
+constexpr const char* kTakenInBulk = "child takes the only references out of scanned slots in bulk";
+constexpr const char* kMovedInBulk =
+    "child moves references out of the frames of blocked threads in bulk";
 constexpr const char* kMoved = "child moves references out of the frames of blocked threads";
 constexpr const char* kConstructed = "child constructs over the only references";
 constexpr const char* kStack = "child keeps new objects on its stack only";
@@ -43,18 +52,27 @@ constexpr const char* kRange = "child keeps objects in ranges only";
 constexpr const char* kRangeGone = "child takes over what ranges held that have gone";
 constexpr const char* kDropped = "child drops handles whose objects it keeps";
 constexpr const char* kDetached = "child takes over what threads held that have detached";
+constexpr const char* kDetachedStack =
+    "child takes over what threads had in frames that have detached";
+constexpr const char* kDetachedLocal =
+    "child takes over what threads had in a thread_local that have detached";
+constexpr const char* kUnready = "child makes large objects of what dead ones have left";
 constexpr const char* kBlockedLog = "child takes over what threads took out that have blocked";
 constexpr const char* kTree = "child keeps a large tree";
 constexpr const char* kCleared = "child reads slots that another thread is about to clear";
 
-constexpr FaultName kFaults[] = {
+const FaultName kFaults[] = {
     {Fault::no_deletion_half, "no_deletion_half", kTaken},
+    {Fault::no_deletion_half, "no_deletion_half", kTakenInBulk},
     {Fault::no_log_flush, "no_log_flush", kTaken},
     {Fault::idle_with_log, "idle_with_log", kBlockedLog},
     {Fault::no_last_test, "no_last_test", kTaken},
     {Fault::no_insertion_half, "no_insertion_half", kMoved},
+    {Fault::no_insertion_half, "no_insertion_half", kMovedInBulk},
     {Fault::no_constructor_shade, "no_constructor_shade", kConstructed},
     {Fault::white_allocation, "white_allocation", kStack},
+    // What is freed must keep what it held.
+    {Fault::scanned_unready, "scanned_unready", kUnready, "checkslot=1"},
     {Fault::run_tail_not_closed, "run_tail_not_closed", kStack},
     {Fault::no_stack_roots, "no_stack_roots", kStack},
     {Fault::no_late_stack_roots, "no_late_stack_roots", kBlocked},
@@ -64,7 +82,9 @@ constexpr FaultName kFaults[] = {
     {Fault::no_handle_shade, "no_handle_shade", kDropped},
     {Fault::no_range_roots, "no_range_roots", kRange},
     {Fault::no_range_shade, "no_range_shade", kRangeGone},
-    {Fault::no_detach_shade, "no_detach_shade", kDetached},
+    {Fault::no_detach_log, "no_detach_log", kDetached},
+    {Fault::no_detach_stack, "no_detach_stack", kDetachedStack},
+    {Fault::no_detach_locals, "no_detach_locals", kDetachedLocal},
     {Fault::dropped_packet, "dropped_packet", kTree},
     {Fault::barrier_split, "barrier_split", kCleared},
 };
@@ -78,6 +98,8 @@ std::chrono::steady_clock::time_point plant() {
       tricolor::impl::planted_fault = fault.fault;
   }
   const bool planted = tricolor::impl::planted_fault.load() != Fault::none;
+  if (wanted != nullptr && std::string(wanted) == "no_ragged_flush")
+    tricolor::impl::planted_fault = Fault::no_ragged_flush;
   return std::chrono::steady_clock::now() +
          (planted ? std::chrono::seconds(240) : std::chrono::milliseconds(700));
 }
@@ -109,7 +131,11 @@ constexpr std::size_t kSlots = 20'000;
 
 }  // namespace
 
-TEST_CASE("child takes the only references out of scanned slots", "[.child]") {
+namespace {
+
+// take_out(slot) leaves it null, without a new reference to what it held.
+template <class TakeOut>
+void take_out_of_slots(TakeOut take_out) {
   const Collector collector;
   gc::array<gc::ptr<Node>> nodes = gc::make_array<gc::ptr<Node>>(kSlots);
   gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kSlots);
@@ -118,7 +144,7 @@ TEST_CASE("child takes the only references out of scanned slots", "[.child]") {
     // Out of a slot, which only the deletion half sees, and into new objects by their constructors.
     for (std::size_t i = kSlots; i-- > 0;) {
       Node* const node = nodes[i];
-      nodes[i] = nullptr;
+      take_out(nodes[i]);
       boxes[i] = gc::make<Box>(node);
     }
     for (std::size_t i = 0; i < kSlots; ++i) {
@@ -130,7 +156,20 @@ TEST_CASE("child takes the only references out of scanned slots", "[.child]") {
   });
 }
 
-TEST_CASE("child moves references out of the frames of blocked threads", "[.child]") {
+}  // namespace
+
+TEST_CASE("child takes the only references out of scanned slots", "[.child]") {
+  take_out_of_slots([](gc::ptr<Node>& slot) { slot = nullptr; });
+}
+
+TEST_CASE("child takes the only references out of scanned slots in bulk", "[.child]") {
+  take_out_of_slots([](gc::ptr<Node>& slot) { gc::clear(std::span(&slot, 1)); });
+}
+
+namespace {
+
+template <class Store>
+void move_out_of_frames(Store store) {
   constexpr std::size_t kThreads = 4, kEach = 2'000;
   std::atomic<int> ready{0}, end{0};
   std::array<std::atomic<Node*>*, kThreads> frames = {};
@@ -154,7 +193,7 @@ TEST_CASE("child moves references out of the frames of blocked threads", "[.chil
         std::atomic<Node*>& place = frames[i / kEach][i % kEach];
         Box* const box = gc::make<Box>();
         boxes[i] = box;
-        box->node = place.load();  // stored before it is taken out
+        store(box->node, place.load());  // before it is taken out
         place = nullptr;
       }
       for (std::size_t i = 0; i < kThreads * kEach; ++i) {
@@ -166,6 +205,19 @@ TEST_CASE("child moves references out of the frames of blocked threads", "[.chil
   }
   raise(end, 1);
   for (std::thread& thread : threads) join(thread);
+}
+
+}  // namespace
+
+TEST_CASE("child moves references out of the frames of blocked threads", "[.child]") {
+  move_out_of_frames([](gc::ptr<Node>& slot, Node* node) { slot = node; });
+}
+
+TEST_CASE("child moves references out of the frames of blocked threads in bulk", "[.child]") {
+  move_out_of_frames([](gc::ptr<Node>& slot, Node* node) {
+    const gc::ptr<Node> from(node);  // constructed: that does not shade what it is given
+    gc::copy(std::span(&from, 1), &slot);
+  });
 }
 
 namespace {
@@ -325,6 +377,162 @@ TEST_CASE("child takes over what threads held that have detached", "[.child]") {
   });
   wanted = SIZE_MAX;
   join(helper);
+}
+
+namespace {
+
+constexpr std::size_t kHanded = 50;
+thread_local std::array<gc::ptr<Node>, kHanded> detached_locals;
+
+// Threads that a cycle looks at before those that attach later, and for long: their frames are large.
+class LargeFrames {
+ public:
+  LargeFrames() {
+    for (int i = 0; i < 3; ++i) {
+      x_threads.push_back(start_thread([this] {
+        const gc::thread_scope attach;
+        constexpr std::size_t kWords = 200'000;
+        std::array<std::atomic<Node*>, kWords> frame = {};
+        for (std::size_t k = 0; k < kWords; k += 100) frame[k] = make_node(k);
+        raise(x_ready, x_ready + 1);
+        wait_until(x_end, 1);
+      }));
+      wait_until(x_ready, i + 1);
+    }
+  }
+  LargeFrames(const LargeFrames&) = delete;
+  LargeFrames& operator=(const LargeFrames&) = delete;
+  ~LargeFrames() {
+    raise(x_end, 1);
+    for (std::thread& thread : x_threads) join(thread);
+  }
+
+ private:
+  std::atomic<int> x_ready{0}, x_end{0};
+  std::vector<std::thread> x_threads;
+};
+
+// The main thread has new objects in `Place` when a cycle begins to mark, hands them over to another thread's frame, and detaches
+// before the cycle has looked at it. (Of other threads the static thread-local storage is a part of the stack, too.)
+template <class Place>
+void take_over_from_detached() {
+  const LargeFrames first;
+  const Collector collector;
+  std::array<std::atomic<Node*>, kHanded>* frame = nullptr;
+  std::atomic<int> wanted{0}, done{0};  // batches
+  std::atomic<bool> end{false};
+  std::thread taker = start_thread([&] {
+    std::array<std::atomic<Node*>, kHanded> mine = {};
+    frame = &mine;
+    gc::array<gc::ptr<Box>> boxes = gc::make_array<gc::ptr<Box>>(kHanded);
+    repeat([&](std::uint64_t) {
+      raise(wanted, wanted + 1);
+      while (done < wanted) gc::safepoint();
+      for (std::size_t i = 0; i < kHanded; ++i) {
+        boxes[i] = gc::make<Box>(mine[i].load());
+        mine[i] = nullptr;
+      }
+      const std::uint64_t cycles = gc::stats().cycles_total;
+      while (gc::stats().cycles_total < cycles + 2) gc::safepoint();
+      for (std::size_t i = 0; i < kHanded; ++i) expect_intact(boxes[i]->node, i);
+    });
+    end = true;
+    raise(wanted, wanted + 1);
+  });
+  for (int batch = 1;; ++batch) {
+    wait_until(wanted, batch);
+    if (end) break;
+    apart([&] {
+      const gc::thread_scope attach;
+      Place place;
+      while (tricolor::detail::current_cache->armed != 0) gc::safepoint();
+      apart([&] {
+        for (std::size_t i = 0; i < kHanded; ++i) place.put(i, make_node(i));
+      });
+      scrub_stack();
+      while (tricolor::detail::current_cache->armed == 0) gc::safepoint();
+      for (std::size_t i = 0; i < kHanded; ++i) (*frame)[i] = place.get(i);
+    });
+    done = batch;
+  }
+  join(taker);
+}
+
+struct InFrame {
+  std::array<std::atomic<Node*>, kHanded> nodes = {};
+  void put(std::size_t i, Node* node) { nodes[i] = node; }
+  Node* get(std::size_t i) const { return nodes[i]; }
+};
+struct InThreadLocal {
+  void put(std::size_t i, Node* node) { detached_locals[i] = node; }
+  Node* get(std::size_t i) const { return detached_locals[i]; }
+};
+
+}  // namespace
+
+TEST_CASE("child takes over what threads had in frames that have detached", "[.child]") {
+  take_over_from_detached<InFrame>();
+}
+TEST_CASE("child takes over what threads had in a thread_local that have detached", "[.child]") {
+  take_over_from_detached<InThreadLocal>();
+}
+
+namespace {
+
+std::atomic<bool> holds{false}, may_go_on{false};
+
+// Interrupts whoever zeroes. For a while only: it may be where no stop can come, and then the collection waits for us.
+void hold(int) {
+  holds = true;
+  for (int ms = 0; ms < 100 && !may_go_on; ++ms) usleep(1'000);
+}
+
+}  // namespace
+
+// What dies leaves words behind that refer to objects which die later. Nobody is to find them there while a new object over them
+// is zeroed: a cycle that runs meanwhile frees what they refer to.
+TEST_CASE("child makes large objects of what dead ones have left", "[.child]") {
+  constexpr std::size_t kWords = (32 << 20) / sizeof(std::uintptr_t), kNodes = 1'000;
+  gc::set_percent(-1);
+  struct sigaction action = {};
+  action.sa_handler = hold;
+  action.sa_flags = SA_RESTART;
+  REQUIRE(sigaction(SIGUSR1, &action, nullptr) == 0);
+  const pthread_t self = pthread_self();
+  std::atomic<bool> makes{false};
+  repeat([&](std::uint64_t) {
+    std::vector<gc::root<Node>> roots(kNodes);
+    std::vector<Hidden> nodes;
+    on_thread([&] {
+      const auto words = gc::make_array_for_overwrite<std::uintptr_t>(kWords);
+      for (std::size_t i = 0; i < kNodes; ++i) {
+        roots[i] = make_node(i);
+        nodes.emplace_back(roots[i].get());
+      }
+      for (std::size_t i = 0; i < kWords; ++i) words[i] = nodes[i % kNodes].address();
+    });
+    collect();
+    roots.clear();
+    scrub_stack();
+    std::size_t alive = 0;
+    may_go_on = holds = false;
+    std::thread other = start_thread([&] {
+      const gc::thread_scope attach;
+      while (!makes) gc::safepoint();
+      for (int i = 0; i < 10'000; ++i) gc::safepoint();  // until it zeroes
+      pthread_kill(self, SIGUSR1);
+      while (!holds) gc::safepoint();
+      gc::collect();
+      alive = count_alive(nodes);
+      may_go_on = true;
+    });
+    makes = true;
+    gc::make_array<gc::ptr<Node>>(kWords);
+    join(other);
+    makes = false;
+    // A few may be on a stack.
+    if (alive > kNodes / 10) expect_intact(nullptr, 0);
+  });
 }
 
 TEST_CASE("child takes over what threads took out that have blocked", "[.child]") {
@@ -493,10 +701,11 @@ TEST_CASE("every planted fault is caught", "[process]") {
   for (const FaultName& fault : kFaults) {
     // Where threads stop by polls, no unit is stopped in its middle, whatever a signal handler does.
     if (tricolor::impl::kStopByPolls && fault.fault == Fault::barrier_split) continue;
+    // Nor is a thread stopped while it zeroes.
+    if (tricolor::impl::kStopByPolls && fault.fault == Fault::scanned_unready) continue;
     INFO(fault.name << ", " << fault.child);
     const ProgramEnd end = run_program(
-        fault.child,
-        {{"TRICOLOR_DEBUG", "gccheckmark=1,clobberfree=1"}, {"TRICOLOR_TEST_FAULT", fault.name}});
+        fault.child, {{"TRICOLOR_DEBUG", fault.debug}, {"TRICOLOR_TEST_FAULT", fault.name}});
     INFO(end.output);
     // By the verifier, by the program, or because what has been freed ended it before anybody looked. (Catch or a sanitizer
     // reports the signal, or the address 0xdeadbeefdeadbeef before that. What is freed while it is used is a race, which ThreadSanitizer may see first; without a fault it
@@ -511,14 +720,21 @@ TEST_CASE("every planted fault is caught", "[process]") {
   }
 }
 
+TEST_CASE("the last stop finds by itself what is in logs", "[process]") {
+  const ProgramEnd end = run_program(kTaken, {{"TRICOLOR_DEBUG", "gccheckmark=1,clobberfree=1"},
+                                              {"TRICOLOR_TEST_FAULT", "no_ragged_flush"}});
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
+}
+
 TEST_CASE("the programs that faults are planted in are right", "[process]") {
-  std::vector<std::string> children;
-  for (const FaultName& fault : kFaults) children.push_back(fault.child);
+  std::vector<std::pair<std::string, std::string>> children;  // and their knobs
+  for (const FaultName& fault : kFaults) children.emplace_back(fault.child, fault.debug);
   std::sort(children.begin(), children.end());
   children.erase(std::unique(children.begin(), children.end()), children.end());
-  for (const std::string& child : children) {
-    for (const char* debug :
-         {"gccheckmark=1,clobberfree=1,seed=7", "gccheckmark=1,clobberfree=1,tinybuffers=1"}) {
+  for (const auto& [child, knobs] : children) {
+    for (const char* more : {",seed=7", ",tinybuffers=1"}) {
+      const std::string debug = knobs + more;
       INFO(child << ", " << debug);
       const ProgramEnd end = run_program(child, {{"TRICOLOR_DEBUG", debug}});
       INFO(end.output);

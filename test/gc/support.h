@@ -163,6 +163,12 @@ inline bool stressed() {
   return impl::Heap::existing()->settings().stress != 0;
 }
 
+// With gcstoptheworld=n all is marked in the stop.
+inline bool marks_beside_the_program() {
+  const gc::thread_scope attach;
+  return impl::Heap::existing()->settings().gcstoptheworld == 0;
+}
+
 // How many objects or repetitions: fewer where each costs a collection (stress=n) or a sanitizer's time.
 inline std::uint64_t many(std::uint64_t n) {
   return n / (stressed() ? 50 : impl::kThreadSanitizer ? 5 : 1);

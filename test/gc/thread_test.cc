@@ -139,6 +139,7 @@ TEST_CASE(
     "again") {
   static pthread_key_t key;
   REQUIRE(pthread_key_create(&key, [](void*) { make_node(16); }) == 0);
+  const gc::thread_scope attach;  // collect() would
   const std::uint64_t threads = gc::stats().threads_count;
   for (int i = 0; i < 100; ++i) {
     on_thread([] {

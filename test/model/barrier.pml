@@ -33,6 +33,8 @@
      SPLIT              a stop may come between the test of `armed` and the store
      RAGGED_CAPTURE     a thread is captured as it stops, while others still run
      WHITE_ALLOCATION   new objects are white while marking
+     NO_CAPTURE         arming does not mark from the frames of threads that run
+     NO_GLOBAL          the global is never scanned
      NO_VISIT           a thread leaves blocking_call armed, but its frames have not been scanned
      RULE_ONCE          a reference may be taken out of a frozen frame by who has assigned it to a slot since that frame
                         was frozen (it may have armed, and the slot been overwritten, in between)
@@ -219,6 +221,16 @@ end:  /* it may be here when marking is over */
 #define can_stop(m) (blocked[m] || !unit[m])
 
 /* m's part of the arming stop. */
+#ifdef NO_CAPTURE
+#define capture(x) skip
+#else
+#define capture(x) shade(x)
+#endif
+#ifdef NO_GLOBAL
+#define color_of_global BLACK
+#else
+#define color_of_global GREY
+#endif
 #if WORDS == 3
 #define last_word(m) (m + 1)
 #else
@@ -227,7 +239,7 @@ end:  /* it may be here when marking is over */
 inline arm(m) {
   if
   :: blocked[m] -> late[m] = 1
-  :: else -> shade(word[2 * m]); shade(word[last_word(m)]); armed[m] = 1
+  :: else -> capture(word[2 * m]); capture(word[last_word(m)]); armed[m] = 1
   fi
 }
 
@@ -257,9 +269,9 @@ active proctype Collector() {
 
 #ifdef RAGGED_CAPTURE
   d_step { can_stop(0) -> arm(0); first_waits = 1 };
-  d_step { can_stop(1) -> arm(1); first_waits = 0; color[0] = GREY };
+  d_step { can_stop(1) -> arm(1); first_waits = 0; color[0] = color_of_global };
 #else
-  d_step { can_stop(0) && can_stop(1) -> arm(0); arm(1); color[0] = GREY };
+  d_step { can_stop(0) && can_stop(1) -> arm(0); arm(1); color[0] = color_of_global };
 #endif
 
   do

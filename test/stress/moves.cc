@@ -1,6 +1,7 @@
 // Moves the only reference to objects between all the places a reference may stand in, while collections run all the time.
 //
-//   STRESS_SECONDS=60 moves [--threads=8] [--moves=N] [--seed=N] [--tokens=30000] [--without=KIND,...] [--plant=FAULT]
+//   STRESS_SECONDS=60 moves [--threads=8] [--moves=N] [--least=N] [--seed=N] [--tokens=30000] [--without=KIND,...]
+//                           [--plant=FAULT]
 //
 // A token is an object with an identity and a list of parts; nothing refers to it but the one place it is in. Threads take what
 // a place has and leave there what they held: each such exchange is a move. What is taken and what is left is checked every
@@ -23,6 +24,9 @@
 // finds such faults: "malloc" keeps a token in memory that the collector does not see; "store" and "construct" write past the
 // barrier; "parked" takes from shelves without storing first. The last three lose tokens only if the library marks beside the
 // program. Everything but the schedule follows from the seed. Exits with 1 when a token was lost, doubled or changed.
+//
+// So many moves at least (--least, of which a quarter while a cycle marked) belong to a run. Where there are not enough after
+// STRESS_SECONDS, it goes on for up to twenty times as long and then exits with 2: too few say nothing.
 #include <tricolor/gc.h>
 
 #include <algorithm>
@@ -34,13 +38,13 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <deque>
 #include <functional>
 #include <latch>
 #include <memory>
 #include <optional>
 #include <random>
+#include <span>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -71,6 +75,7 @@ enum Kind : unsigned {
   kRoot,      // a handle in malloc memory, assigned or moved
   kHandle,    // a handle that is moved from thread to thread
   kErrand,    // a thread that is started for it, and ends
+  kBulk,      // elements that are shifted, filled and cleared many at once
   kRaw,       // malloc memory that is registered, without a barrier
   kRange,     // gc::ptr in such memory
   kPassing,   // the same, registered for this one move
@@ -78,15 +83,16 @@ enum Kind : unsigned {
   kKinds
 };
 constexpr std::array<const char*, kKinds> kKindNames = {
-    "stack",  "blocked", "box",     "shelf",   "field",  "inside",  "optional", "member",
-    "vector", "variant", "element", "growing", "traced", "global",  "thread",   "foreign",
-    "root",   "handle",  "errand",  "raw",     "range",  "passing", "pushed"};
+    "stack",  "blocked", "box",     "shelf",   "field",  "inside", "optional", "member",
+    "vector", "variant", "element", "growing", "traced", "global", "thread",   "foreign",
+    "root",   "handle",  "errand",  "bulk",    "raw",    "range",  "passing",  "pushed"};
 
 enum class Plant : std::uint8_t { nothing, malloc, store, construct, parked };
 
 struct Arguments {
   std::uint64_t threads = 8;
   std::uint64_t moves = ~std::uint64_t{0};
+  std::uint64_t least = 0;
   std::uint64_t seed = std::random_device{}();
   std::uint64_t tokens = 30'000;
   std::uint64_t seconds = 60;
@@ -98,8 +104,8 @@ Arguments arguments;
 [[noreturn]] void complain(std::string_view argument) {
   std::fprintf(
       stderr,
-      "moves: what is %.*s?\nusage: moves [--threads=2..32] [--moves=N] [--seed=N] [--tokens=N] "
-      "[--without=KIND,...] [--plant=malloc|store|construct|parked]\nkinds:",
+      "moves: what is %.*s?\nusage: moves [--threads=2..32] [--moves=N] [--least=N] [--seed=N] "
+      "[--tokens=N] [--without=KIND,...] [--plant=malloc|store|construct|parked]\nkinds:",
       static_cast<int>(argument.size()), argument.data());
   for (const char* const name : kKindNames) std::fprintf(stderr, " %s", name);
   std::fprintf(stderr, "\n");
@@ -133,6 +139,8 @@ void read_arguments(int argc, char** argv) {
       arguments.threads = number_from(value, 0);
     } else if (name == "--moves") {
       arguments.moves = number_from(value, 0);
+    } else if (name == "--least") {
+      arguments.least = number_from(value, 0);
     } else if (name == "--seed") {
       arguments.seed = number_from(value, 0);
     } else if (name == "--tokens") {
@@ -151,7 +159,9 @@ void read_arguments(int argc, char** argv) {
       complain(argument);
     }
   }
-  if (std::all_of(arguments.without.begin(), arguments.without.end() - 1, std::identity()))
+  auto without = arguments.without;
+  without[kErrand] = true;  // never alone
+  if (std::all_of(without.begin(), without.end(), std::identity()))
     complain("to leave out all kinds");
   if (arguments.threads < 2 || arguments.threads > 32) complain("this number of threads");
   if (arguments.tokens < 100 || arguments.tokens > 100'000'000) complain("this number of tokens");
@@ -311,6 +321,13 @@ struct Growing {
   gc::array<gc::ptr<Token>> tokens;
 };
 
+// A queue of which either end is the head, by turns.
+struct Queue {
+  std::atomic<std::uint32_t> busy{0};
+  std::size_t count = 0;
+  gc::array<gc::ptr<Token>> tokens;
+};
+
 // References that only trace() knows, at the same time as the program changes them: an element is reported before it is there,
 // and null, by a store, before it is reported no more.
 struct Traced {
@@ -366,6 +383,9 @@ constexpr std::size_t kMostGrown = 256;
 constexpr std::size_t kTracedObjects = 256;
 gc::array<gc::ptr<Traced>> traced;
 gc::array<gc::ptr<Growing>> growing;
+constexpr std::size_t kQueues = 64;
+constexpr std::size_t kMostQueued = 100;  // more than a unit of the barrier has
+gc::array<gc::ptr<Queue>> queues;
 std::deque<Handle> handles(512);
 
 // In malloc memory, registered while the threads run.
@@ -388,6 +408,7 @@ std::array<Shown, 33> shown;  // by number; 0 is the main thread, which has no f
 
 std::atomic<bool> ending{false};
 std::atomic<std::uint64_t> moves_done{0};
+std::atomic<std::uint64_t> moves_while_marking{0};
 std::array<std::atomic<std::uint64_t>, kKinds> moves_by_kind;
 gc::array<gc::ptr<Token>> census;
 
@@ -399,9 +420,9 @@ void count_in_census(Token* token, const char* where) {
   slot = token;
 }
 
-// As Member and optional do, and as they must not.
+// As no program may. Atomic, since only what the barrier would do is left out.
 void store_past_barrier(gc::ptr<Token>& slot, Token* token) {
-  std::memcpy(static_cast<void*>(&slot), &token, sizeof(token));
+  __atomic_store_n(reinterpret_cast<Token**>(&slot), token, __ATOMIC_RELEASE);
 }
 
 // ------------------------------------------------------------------------------------ workers
@@ -522,12 +543,20 @@ class Worker {
     const std::uint64_t id = given == nullptr ? 0 : given->id;
     if (given != nullptr) change_holder(id, x_number, 0, given, kind);
     const bool had_one = given != nullptr;
+    const bool marked_before = marks();
     const bool done = exchange(kind, held);
     if (held != nullptr) {
       check(held, kKindNames[kind]);
       change_holder(held->id, 0, x_number, held, kind);
     }
-    if (done && (had_one || held != nullptr)) ++x_moves[kind];
+    if (!done || (!had_one && held == nullptr)) return;
+    ++x_moves[kind];
+    if (marked_before && marks()) ++x_moves_while_marking;
+  }
+
+  // Does a cycle mark, as far as this thread knows?
+  static bool marks() {
+    return tricolor::detail::current_cache->armed.load(std::memory_order_relaxed) != 0;
   }
 
   void change_holder(std::uint64_t id, std::uint32_t from, std::uint32_t to, const Token* token,
@@ -603,6 +632,8 @@ class Worker {
       case kErrand:
         held = send_on_errand(held);
         return true;
+      case kBulk:
+        return take_from_queue(held);
       case kRaw: {
         const std::size_t i = pick(kRangePlaces);
         const Turn turn(range_busy[i]);
@@ -817,9 +848,8 @@ class Worker {
     if (pick(2) == 0) place.reset();  // leaves the word where it is
     if (in == nullptr) {
       place.reset();
-    } else if (arguments.plant == Plant::construct) {
-      place.emplace(held);
-      store_past_barrier(*place, in);
+    } else if (arguments.plant == Plant::construct && place) {
+      store_past_barrier(*place, in);  // over what it held, as a constructor that does not shade
     } else if (pick(2) == 0) {
       place.emplace(in);
     } else {
@@ -873,6 +903,33 @@ class Worker {
       place.tokens = larger;
     }
     std::construct_at(&place.tokens[place.count++], in);
+    return true;
+  }
+
+  // In at the front and out at the front, where all others move by one, or out at the end. What goes may be all there are.
+  bool take_from_queue(Token*& held) {
+    Queue& place = *queues[pick(kQueues)];
+    const Turn turn(place.busy);
+    if (!turn) return false;
+    const gc::ptr<Token> in(held);  // constructed: a store would shade it
+    const std::span<gc::ptr<Token>> all = place.tokens.span();
+    const bool grows = (x_choice >> 40 & 1) != 0;
+    Token* out = nullptr;
+    if (place.count == kMostQueued || (place.count > 0 && !(grows && held != nullptr))) {
+      if (pick(2) == 0) {
+        out = all[0];
+        gc::copy(all.subspan(1, place.count - 1), all.data());
+      } else {
+        out = all[place.count - 1];
+      }
+      gc::clear(all.subspan(--place.count, 1));
+    }
+    if (held != nullptr) {
+      gc::copy(all.first(place.count), all.data() + 1);
+      gc::fill(all.first(1), in);
+      ++place.count;
+    }
+    held = out;
     return true;
   }
 
@@ -956,6 +1013,8 @@ class Worker {
       sum += x_moves[kind];
       moves_by_kind[kind].fetch_add(std::exchange(x_moves[kind], 0), std::memory_order_relaxed);
     }
+    moves_while_marking.fetch_add(std::exchange(x_moves_while_marking, 0),
+                                  std::memory_order_relaxed);
     moves_done.fetch_add(sum, std::memory_order_relaxed);
     moves_done.notify_one();
   }
@@ -970,6 +1029,7 @@ class Worker {
   std::vector<gc::root<Token>> x_pocket;
   std::optional<ValueStack> x_values;
   std::array<std::uint64_t, kKinds> x_moves = {};
+  std::uint64_t x_moves_while_marking = 0;
 };
 
 // --------------------------------------------------------------------------------------- main
@@ -980,6 +1040,11 @@ class Worker {
   table = gc::make_array<gc::ptr<Token>>(std::max<std::size_t>(arguments.tokens, 40'000));
   growing = gc::make_array<gc::ptr<Growing>>(kVectors);
   for (auto& place : growing) place = gc::make<Growing>();
+  queues = gc::make_array<gc::ptr<Queue>>(kQueues);
+  for (auto& place : queues) {
+    place = gc::make<Queue>();
+    place->tokens = gc::make_array<gc::ptr<Token>>(kMostQueued);
+  }
   traced = gc::make_array<gc::ptr<Traced>>(kTracedObjects);
   for (auto& place : traced) place = gc::make<Traced>();
   chains = gc::make_array<gc::ptr<Cell>>(kChains);
@@ -1003,6 +1068,9 @@ void empty_all_places() {
   for (Growing* const place : growing) {
     for (std::size_t i = 0; i < place->count; ++i)
       count_in_census(place->tokens[i], "in a growing array");
+  }
+  for (Queue* const place : queues) {
+    for (const auto& token : place->tokens.span()) count_in_census(token, "in a queue");
   }
   for (const Traced* const place : traced) {
     for (const auto& token : place->tokens) count_in_census(token, "in a traced object");
@@ -1056,6 +1124,7 @@ int main(int argc, char** argv) {
 
   shown[0].own.store(&own, std::memory_order_relaxed);  // before there are other threads
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(arguments.seconds);
+  const auto last = end + 19 * std::chrono::seconds(arguments.seconds);
   const auto count = static_cast<std::ptrdiff_t>(arguments.threads);
   std::latch all_here(count);
   std::latch all_done(count);
@@ -1065,8 +1134,13 @@ int main(int argc, char** argv) {
     threads.emplace_back(
         [&, number] { Worker(number, number % 2 == 0 && number > 2).run(all_here, all_done); });
   }
+  const auto has_least = [] {
+    return moves_done.load(std::memory_order_relaxed) >= arguments.least &&
+           moves_while_marking.load(std::memory_order_relaxed) >= arguments.least / 4;
+  };
   const auto enough = [&] {
-    return std::chrono::steady_clock::now() >= end ||
+    const auto now = std::chrono::steady_clock::now();
+    return (now >= end && has_least()) || now >= last ||
            moves_done.load(std::memory_order_relaxed) >= arguments.moves;
   };
   while (!enough()) {
@@ -1097,7 +1171,9 @@ int main(int argc, char** argv) {
   }
 
   const gc::statistics stats = gc::stats();
-  std::printf("%llu moves:", static_cast<unsigned long long>(moves_done.load()));
+  std::printf("%llu moves, %llu of them while a cycle marked:",
+              static_cast<unsigned long long>(moves_done.load()),
+              static_cast<unsigned long long>(moves_while_marking.load()));
   for (unsigned kind = 0; kind < kKinds; ++kind) {
     std::printf(" %s %llu", kKindNames[kind],
                 static_cast<unsigned long long>(moves_by_kind[kind].load()));
@@ -1106,5 +1182,8 @@ int main(int argc, char** argv) {
               static_cast<unsigned long long>(arguments.tokens),
               static_cast<unsigned long long>(stats.cycles_total),
               static_cast<double>(stats.pause_ns_max) / 1e6);
-  return stats.cycles_total > arguments.seconds ? 0 : 2;
+  if (!has_least())
+    std::printf("too few moves for --least=%llu\n",
+                static_cast<unsigned long long>(arguments.least));
+  return stats.cycles_total > arguments.seconds && has_least() ? 0 : 2;
 }

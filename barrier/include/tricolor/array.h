@@ -5,7 +5,9 @@
 //   nodes[3] = gc::make<Node>();   // an element that is a gc::ptr is barriered
 //
 // The elements live in one cell, with their number in front; the cell has at least one byte behind the last element, so a
-// past-the-end iterator alone keeps the array alive. An array never changes its size.
+// past-the-end iterator alone keeps the array alive. An address before that number lies in another cell: where all
+// that a loop has is a pointer biased to there (as optimisers may leave), keep the handle in use until after it. An array never
+// changes its size.
 #pragma once
 
 #include <cstddef>

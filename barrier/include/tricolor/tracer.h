@@ -9,6 +9,8 @@
 //
 // trace() runs at the same time as the program, on library threads and inside the allocations of any thread (whatever locks that
 // one holds): it takes no lock and allocates nothing. Words given to the tracer may be null, stale or no pointer at all.
+// They are looked up as they are. A tag in low bits does no harm, as any address inside a cell will do; one in the bits above the
+// address (x86's LAM, Arm's TBI and MTE) must be taken off before, and is not supported in words that trace() does not report.
 //
 // The collector must see every reference end: as long as a cycle marks, what a gc::ptr held is shaded when another value is
 // stored to it or constructed over it. Where it is overwritten by something else, or trace() stops reporting it, say so before,

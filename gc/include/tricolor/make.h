@@ -80,7 +80,8 @@ inline char* take_listed_cell(std::uint32_t kind, std::size_t cell_bytes, const 
   return cell;
 }
 
-// Pointer-free objects below 16 bytes share a block of 16.
+// Pointer-free objects below 16 bytes share a block of 16. They live as long as any of them, so none has a life of its own: whatever
+// is to be told of the end of one object must not come here.
 inline char* take_tiny(std::size_t bytes, std::size_t align) {
   thread_cache* const cache = current_cache;
   if (cache == nullptr) [[unlikely]]

@@ -10,6 +10,12 @@
 // cancellation point (none is in the library while it holds anything) and detaches. With PTHREAD_CANCEL_ASYNCHRONOUS nothing
 // of the library may be called: as for nearly every function of the C library, an end at any instruction would leave its
 // structures half changed.
+//
+// longjmp over a frame that has one of these objects, is in blocking_call, or constructs for gc::make, is undefined, as C++ says of
+// all frames with destructors: the thread would stay blocked or critical.
+//
+// A new thread's argument is nobody's root until the thread attaches. Hand managed objects over in a gc::root (the closure of a
+// std::thread lies in malloc memory), or keep them in the creator's frame until the new thread is attached.
 #pragma once
 
 #include <exception>

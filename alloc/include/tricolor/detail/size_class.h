@@ -1,6 +1,9 @@
 // Size classes: hands off. The 67 classes of Go's allocator (reference: runtime/sizeclasses.go) plus class 0 for large
 // objects. Waste: at most 16.7 % of a span, the slack inside its cells (the smallest request of the
 // class) and its end together.
+//
+// Cells have no headers: what the heap knows of an object is in its span's record. So cells lie at multiples of their size from the
+// start of a page, and are aligned to every power of two that divides it.
 #pragma once
 
 #include <array>
