@@ -120,8 +120,7 @@ WorkPacket* PacketPool::next_as_helper(Stint& stint) {
   const Guard guard(x_lock);
   if (stint.has_begun) {
     --x_helping;
-    if (stint.has_left && most_helpers() > x_dedicated_helpers)
-      x_most_helpers.fetch_sub(1, std::memory_order_relaxed);
+    if (stint.is_idle) --x_helping_idle;
     stop_working();
   }
   stint = {};
@@ -129,8 +128,9 @@ WorkPacket* PacketPool::next_as_helper(Stint& stint) {
     if (helpers_may_come() && !x_pause.load(std::memory_order_relaxed)) {
       if (WorkPacket* const packet = pop_shared(); packet != nullptr) {
         stint.has_begun = true;
-        stint.is_idle = x_helping >= x_dedicated_helpers;
+        stint.is_idle = x_helping - x_helping_idle >= x_dedicated_helpers;
         ++x_helping;
+        if (stint.is_idle) ++x_helping_idle;
         ++x_working;
         return packet;
       }
@@ -138,6 +138,18 @@ WorkPacket* PacketPool::next_as_helper(Stint& stint) {
     wait_as_helper();
   }
   return nullptr;
+}
+
+bool PacketPool::leave_if_above(std::size_t helpers) {
+  const Guard guard(x_lock);
+  if (most_helpers() <= std::max(helpers, x_dedicated_helpers)) return false;
+  x_most_helpers.fetch_sub(1, std::memory_order_relaxed);
+  return true;
+}
+
+void PacketPool::stay_after_all() {
+  const Guard guard(x_lock);
+  x_most_helpers.fetch_add(1, std::memory_order_relaxed);
 }
 
 WorkPacket* PacketPool::take_to_assist() {
@@ -249,6 +261,7 @@ void PacketPool::forget_helpers(WorkPacket* more) {
   x_open = false;
   x_line = false;
   x_helping = 0;
+  x_helping_idle = 0;
   x_waiting_helpers = 0;
   x_coordinator_waits = Waits::no;
   x_pause.store(false, std::memory_order_relaxed);

@@ -8,8 +8,8 @@
 //   marker        works while                                 stops working when
 //   coordinator   from begin() on                             next_or_end() is called: it has nothing in hand
 //   helper        from the packet that next_as_helper() gave  next_as_helper() is called again
-//   idle helper   the same, on a CPU that nobody else wants   the same; one that has left for want of such a CPU has given all to
-//                                                             the pool, and is not there again before the next begin()
+//   idle helper   the same, on a CPU that nobody else wants   the same. One that has left for want of such a CPU has given all
+//                                                             that it had to the pool; there is one less until the next begin()
 //   assist        from the packet that take_to_assist() gave  end_assist() is called: it has nothing in hand
 //
 // Invariant [queue.end]: a grey cell that is queued is in the pool or with a marker that works, and who works and what the
@@ -65,13 +65,16 @@ class PacketPool {
   WorkPacket* next_or_end(std::uint64_t not_before_ns = 0);
   // What a helper does from one packet that it waited for to the next.
   struct Stint {
-    bool is_idle = false;   // it is an idle helper
-    bool has_left = false;  // as such, because its CPU is wanted; said by the helper
+    bool is_idle = false;  // it is an idle helper
     bool has_begun = false;
   };
   // A helper has no work (any more, after a stint): waits for a packet, and begins another stint with it. Null when end_helpers()
   // has been called.
   WorkPacket* next_as_helper(Stint& stint);
+  // An idle helper finds CPUs for only so many helpers: there is one less from now on. False when there are no more than that any
+  // more. It may take it back.
+  bool leave_if_above(std::size_t helpers);
+  void stay_after_all();
   // A thread of the program that does not work: a packet, or null when there is none for it now.
   WorkPacket* take_to_assist();
   void end_assist();
@@ -135,6 +138,7 @@ class PacketPool {
   std::size_t x_dedicated_helpers = 0;
   std::atomic<std::size_t> x_most_helpers{0};  // with idle ones; written under x_lock
   std::size_t x_helping = 0;                   // of those that work
+  std::size_t x_helping_idle = 0;              // of these
   std::size_t x_waiting_helpers = 0;           // whether or not they may take anything
   enum class Waits : std::uint8_t { no, for_its_time, for_work };
   Waits x_coordinator_waits = Waits::no;  // for_its_time: or for the end

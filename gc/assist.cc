@@ -177,8 +177,10 @@ void Assists::count_work(std::uint64_t bytes, By by) {
   x_heap.cycle().pacing().revise_assist_ratio();
 }
 
-bool Assists::have_cpus(std::size_t markers) const {
-  return x_heap.handshake().mutator_count() + markers <= x_heap.cycle().cpus();
+std::size_t Assists::cpus_left() const {
+  const std::size_t threads = x_heap.handshake().mutator_count();
+  const std::size_t cpus = x_heap.cycle().cpus();
+  return cpus - std::min(cpus, threads);
 }
 
 void Assists::pay_for_those_in_line(std::int64_t credit) {

@@ -114,8 +114,8 @@ class Assists {
   }
   // The collector has taken too much of the CPUs: nothing is owed for now.
   bool forgives() const;
-  // Has each of the program's threads, as far as they are attached, and of so many markers a CPU of its own?
-  bool have_cpus(std::size_t markers) const;
+  // How many CPUs are left when each of the program's threads, as far as they are attached, has one of its own.
+  std::size_t cpus_left() const;
   // In line. Relaxed: a hint.
   std::uint32_t waiting() const { return x_waiting.load(std::memory_order_relaxed); }
   bool anybody_waits() const { return waiting() != 0; }

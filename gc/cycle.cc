@@ -100,7 +100,7 @@ void Cycle::open(Why why) {
   x_globals_bytes = 0;
   x_longest_pause_ns = 0;
   const Guard guard(x_lock);
-  x_all_pinned = x_pins.count == 0 && x_to_pin.count == 0;
+  x_all_pinned = x_pins.count == 0 && x_to_pin.count == 0 && !x_pin_failed;
   while (x_just_pinned.count != 0 && add_pin(x_pinned, x_just_pinned.end()[-1]))
     --x_just_pinned.count;
 }
@@ -162,9 +162,9 @@ std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
     // A library opened since the list was made may hold roots. It stays open or another one comes: each time round a
     // thread has opened one, so this ends when the program stops doing that.
     if (!x_segments.may_be_outdated()) return stop_ns;
-    x_heap.handshake().start();
+    const std::uint64_t end_ns = x_heap.handshake().start();
     count_stop(stop_ns);
-    count_pause_in_vain(x_numbers.first_pauses, os::now_ns() - x_begin_ns);
+    count_pause_in_vain(x_numbers.first_pauses, end_ns - x_begin_ns);
   }
 }
 
@@ -216,8 +216,7 @@ bool Cycle::arm() {
     if (may_be_closed(segment)) mark_segment(segment);
   }
   x_stopped_bytes = x_crew.coordinator().marked_bytes();  // helpers may be at work
-  if (x_beside_the_program) handshake.start();
-  x_armed_ns = os::now_ns();
+  x_armed_ns = x_beside_the_program ? handshake.start() : os::now_ns();
   x_armed_cpu_ns = os::thread_cpu_ns();
   x_crew.coordinator().begin_share(x_share,
                                    x_may_use_spare ? Marker::SpareCpu::yes : Marker::SpareCpu::no);
@@ -392,10 +391,12 @@ void Cycle::mark_until_nothing_is_grey() {
     const bool ended = end_marking();
     x_stopped_bytes += x_crew.coordinator().marked_bytes() - before;
     if (ended) return;
-    x_heap.handshake().start();
-    const std::uint64_t pause_ns = os::now_ns() - x_marked_ns;
+    const std::uint64_t pause_ns = x_heap.handshake().start() - x_marked_ns;
     x_pacing.end_stop(CpuLimiter::Marking::kOn);
     count_pause_in_vain(x_numbers.last_pauses, pause_ns);
+    // What the stop took is no part of its share.
+    x_crew.coordinator().begin_share(
+        x_share, x_may_use_spare ? Marker::SpareCpu::yes : Marker::SpareCpu::no);
     x_armed_cpu_ns += os::thread_cpu_ns() - x_marked_cpu_ns;  // counted with the pause
   }
   x_marked_ns = os::now_ns();
@@ -468,9 +469,7 @@ void Cycle::start_sweeping() {
   // Before the world runs again: who looks for the end of a cycle, to give back what it holds outside for objects that are dead
   // by now, is not to go on without having seen it.
   x_numbers.cycles.fetch_add(1, std::memory_order_relaxed);
-  x_heap.handshake().start();
-  // Whoever goes on may now take this CPU.
-  x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);
+  x_last_end_ns.store(x_heap.handshake().start(), std::memory_order_relaxed);
   x_pacing.end_stop(CpuLimiter::Marking::kOff);
   x_heap.assists().forgive();  // not in the stop: each is a system call
 }

@@ -13,8 +13,8 @@
 //   parent    lets everyone go on. Threads that needed the slow half of an allocation meanwhile have waited; others have not
 //             noticed.
 //   child     has one thread. The other mutators are dropped, with their claims returned; their stacks and thread-local
-//             storage are no roots any more, their gc::root handles and registered ranges still are, but for value stacks. The threads of the library are gone; the next
-//             cycles start them again. A mark is given up, and its bits are cleared; a sweep goes on where it was. Heap pages
+//             storage are no roots any more, their gc::root handles and registered ranges still are, but for
+//             value stacks. The threads of the library are gone; the next cycles start them again. A mark is given up, and its bits are cleared; a sweep goes on where it was. Heap pages
 //             are private copies, as all memory.
 //
 // Invariant [fork.quiet]: between prepare and its end no cycle runs, or all of its markers rest, and none is asked for; no

@@ -127,7 +127,11 @@ bool Handshake::list_tls(Mutator& mutator) {
 bool Handshake::pin_library_of(const void* address) {
   LibraryName name;
   find_library_of(address, name);
-  return pin_library(name);
+  if (!pin_library(name)) return false;
+  // It may have been closed meanwhile, and opened again elsewhere.
+  LibraryName pinned;
+  find_library_of(address, pinned);
+  return std::strcmp(name.data(), pinned.data()) == 0;
 }
 
 Mutator* Handshake::attach() {
@@ -446,14 +450,17 @@ void Handshake::wait_for_mutators(Done is_done) {
   }
 }
 
-void Handshake::start() {
+std::uint64_t Handshake::start() {
   x_stopped = false;
   // Release (part of seq_cst): what the collector did is visible to those that it lets go. Pairs with world_runs. Adding
   // carries into the count of stops.
   const std::uint32_t step = x_stop_word.load(std::memory_order_relaxed) & kStepMask;
   x_stop_word.fetch_add(kStepMask + 1 - step, std::memory_order_seq_cst);
+  const std::uint64_t now_ns = os::now_ns();
+  const std::uint64_t cpu_ns = os::thread_cpu_ns();
   os::futex_wake_all(x_stop_word);
   x_registry.unlock();
+  return now_ns + (os::thread_cpu_ns() - cpu_ns);
 }
 
 void Handshake::ask(Mutator& mutator) {

@@ -97,7 +97,9 @@ class Handshake {
 
   // Stops every mutator; the caller is no running mutator. Returns the time from the request to the last one's stop.
   std::uint64_t stop(Purpose purpose);
-  void start();
+  // Lets all go on. Returns when they could (os::now_ns): who has been woken may take this CPU at once, and from then on what the
+  // caller waits for is not the program's pause.
+  std::uint64_t start();
 
   MarkEpoch epoch() const { return x_epoch.load(std::memory_order_acquire); }
   // Begins a marking epoch for all mutators that this stop has captured, or ends one for all. World stopped.

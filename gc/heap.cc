@@ -187,6 +187,12 @@ statistics Heap::stats() const {
   return out;
 }
 
+// Slow where it is large, and so not for a critical section. (Large blocks are mappings.)
+static void empty(RootSet::Words words) {
+  constexpr std::size_t kLarge = 1 << 20;
+  if (words.bytes() >= kLarge) os::discard(words.begin, words.bytes() / kLarge * kLarge);
+}
+
 void remove_range(Mutator& mutator, RootSet::Registration registration) {
   RootSet& roots = mutator.heap.roots();
   RootSet::Words left;
@@ -195,9 +201,7 @@ void remove_range(Mutator& mutator, RootSet::Registration registration) {
     has_gone = roots.remove_part(registration, left);
   }
   if (left.begin == nullptr) return;
-  // Slow where it is large, and so not in a critical section. (Large blocks are mappings.)
-  constexpr std::size_t kLarge = 1 << 20;
-  if (left.bytes() >= kLarge) os::discard(left.begin, left.bytes() / kLarge * kLarge);
+  empty(left);
   const CriticalSection critical(mutator);
   roots.give_back(left);
 }
@@ -507,6 +511,7 @@ void remove_range(range_handle handle) noexcept {
   impl::RootSet::Words left;
   while (!roots.remove_part(registration, left)) {
   }
+  impl::empty(left);
   roots.give_back(left);
 }
 

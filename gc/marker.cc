@@ -117,7 +117,12 @@ void Marker::finish() {
     const bool left = !follow();
     report_work();
     count_worker_cpu();
-    if (!x_queue.refill_or_end(left ? own_time_ns() : 0)) return;
+    if (!x_queue.refill_or_end(left ? own_time_ns() : 0)) {
+      // A short mark may not have looked around at all.
+      if (x_share < 1 && x_spare == SpareCpu::yes && has_spare_cpu() && !x_pool.in_hurry())
+        count_idle_cpu(x_seen_cpu_ns, os::now_ns());
+      return;
+    }
     x_seen_ns = os::now_ns();
   }
 }
@@ -132,7 +137,7 @@ void Marker::help() {
   for (PacketPool::Stint stint; x_queue.refill_as_helper(stint);) {
     const std::uint64_t begin_ns = x_seen_cpu_ns = os::thread_cpu_ns();
     x_is_idle = stint.is_idle;
-    stint.has_left = !follow();
+    follow();
     report_work();
     count_worker_cpu();
     (x_is_idle ? x_idle_cpu_ns : x_cpu_ns) += x_seen_cpu_ns - begin_ns;
@@ -186,7 +191,11 @@ bool Marker::follow() {
 // False when it has left.
 [[gnu::noinline]] bool Marker::look_around() {
   report_work();
-  const bool left = must_leave() && give_all();
+  bool left = must_leave();
+  if (left && !give_all()) {
+    left = false;
+    if (x_is_idle) x_pool.stay_after_all();
+  }
   x_look_at_bytes = x_work_bytes + kLookBytes;
   if (x_is_assist && x_leave_at_bytes > x_work_bytes)
     x_look_at_bytes = std::min(x_look_at_bytes, x_leave_at_bytes);
@@ -222,7 +231,9 @@ bool Marker::must_leave() {
   if (x_share >= 1) {
     if (++x_looks % kLooksAClock != 0) return false;
     count_worker_cpu();
-    return x_is_idle && !has_spare_cpu();
+    if (!x_is_idle) return false;
+    const std::size_t cpus = x_assists.cpus_left();
+    return x_pool.leave_if_above(cpus - std::min<std::size_t>(cpus, 1));  // the coordinator's
   }
   const std::uint64_t now_ns = os::now_ns();
   const std::uint64_t took_ns = count_worker_cpu();
@@ -236,20 +247,25 @@ bool Marker::must_leave() {
     x_share_begin_cpu_ns = cpu_ns;
     return false;
   }
+  if (x_spare == SpareCpu::yes && had_cpu && has_spare_cpu()) {
+    count_idle_cpu(cpu_ns, now_ns);
+    return false;
+  }
+  return fractional_must_leave(x_share, cpu_ns - x_share_begin_cpu_ns, now_ns - x_share_begin_ns);
+}
+
+// What the coordinator has taken beyond its share so far, of a spare CPU, is not held against it either.
+void Marker::count_idle_cpu(std::uint64_t cpu_ns, std::uint64_t now_ns) {
   const std::uint64_t marked_ns = cpu_ns - x_share_begin_cpu_ns;
-  const std::uint64_t elapsed_ns = now_ns - x_share_begin_ns;
-  if (x_spare == SpareCpu::no || !had_cpu || !has_spare_cpu())
-    return fractional_must_leave(x_share, marked_ns, elapsed_ns);
-  // Nor what it takes of a spare CPU beyond its share.
-  const auto share_ns = static_cast<std::uint64_t>(x_share * static_cast<double>(elapsed_ns));
+  const auto share_ns =
+      static_cast<std::uint64_t>(x_share * static_cast<double>(now_ns - x_share_begin_ns));
   const std::uint64_t beyond_ns = marked_ns - std::min(marked_ns, share_ns);
   x_idle_cpu_ns += beyond_ns;
   x_share_begin_cpu_ns += beyond_ns;
-  return false;
 }
 
 // Beside the threads of the program, the coordinator and its helpers.
-bool Marker::has_spare_cpu() const { return x_assists.have_cpus(1 + x_pool.most_helpers()); }
+bool Marker::has_spare_cpu() const { return x_assists.cpus_left() > x_pool.most_helpers(); }
 
 // When a coordinator that has left may go on.
 std::uint64_t Marker::own_time_ns() const {

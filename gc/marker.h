@@ -132,6 +132,7 @@ class Marker {
   bool look_around();
   bool must_leave();
   bool has_spare_cpu() const;
+  void count_idle_cpu(std::uint64_t cpu_ns, std::uint64_t now_ns);
   std::uint64_t take_cpu_ns();
   void count_assist_cpu();
   std::uint64_t count_worker_cpu();

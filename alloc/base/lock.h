@@ -2,7 +2,8 @@
 // than that of every lock it holds. Debug builds check that on every lock (after Go's runtime/lockrank.go).
 //
 // Whoever holds one of these from a mutator is inside its critical section (gc/mutator.h): the collector cannot stop it
-// there, so a stopped world never holds a lock of ours.
+// there, so a stopped world never holds a lock of ours. (A thread that no stop concerns may: it holds the root table for 2 KiB of a
+// range at most.)
 #pragma once
 
 #include <atomic>

@@ -392,9 +392,13 @@ TEST_CASE("an idle helper that has left is not there again before the coordinato
   CHECK(stint.is_idle);
   CHECK(f.pool.most_helpers() == 2);
   // It leaves, with all that it had.
+  CHECK_FALSE(f.pool.leave_if_above(2));
+  REQUIRE(f.pool.leave_if_above(0));
+  CHECK_FALSE(f.pool.leave_if_above(0));  // never the dedicated one
+  f.pool.stay_after_all();
+  REQUIRE(f.pool.leave_if_above(1));
   REQUIRE(theirs.give_all());
   CHECK(f.pool.has_shared());
-  stint.has_left = true;
   std::atomic<bool> came{false};
   std::thread waits([&] {
     while (theirs.refill_as_helper(stint)) {
@@ -403,13 +407,12 @@ TEST_CASE("an idle helper that has left is not there again before the coordinato
       }
     }
   });
-  while (f.pool.most_helpers() != 1) std::this_thread::yield();
+  CHECK(f.pool.most_helpers() == 1);
   // As long as the dedicated one works it is not there, though there is work.
   CHECK(f.pool.has_shared());
   while (others.pop(one)) {
   }
   CHECK_FALSE(f.pool.has_shared());
-  dedicated.has_left = true;  // of no account: it is not an idle one
   std::thread ends([&] { CHECK_FALSE(others.refill_as_helper(dedicated)); });
   while (mine.refill_or_end()) {
     while (mine.pop(one)) {

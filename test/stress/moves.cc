@@ -437,11 +437,13 @@ class ValueStack {
     const bool is_empty = x_top == x_words[x_buffer].data();
     if (is_empty || (!is_full && chance % 2 == 0)) {
       if (held == nullptr) return;
-      *static_cast<Token* volatile*>(x_top) = held;
       x_top = x_top + 1;
+      *static_cast<Token* volatile*>(x_top - 1) = held;
+      std::atomic_signal_fence(std::memory_order_seq_cst);
       held = nullptr;
     } else if (held == nullptr) {
       held = *static_cast<Token* volatile*>(x_top - 1);
+      std::atomic_signal_fence(std::memory_order_seq_cst);
       x_top = x_top - 1;
     } else {
       Token* volatile* const last = x_top - 1;

@@ -7,8 +7,8 @@
 //   Value* volatile top = stack;                                       // an interpreter's value stack
 //   const gc::root_range seen = gc::add_stack(stack, stack + 4096, &top);
 //
-// A word there may be anything: what is no address of an object (also inside one) is passed over. The memory is to stay readable
-// until its root_range has gone. Nothing is stored to it.
+// A word there may be anything: what is no address of an object (also inside one) is passed over. The memory, and
+// that of a stack's top, is to stay readable until its root_range has gone. Nothing is stored to it.
 //
 // Any thread may add (that attaches it), and remove what it or another has added, attached or not. Throws std::bad_alloc when
 // memory for the bookkeeping is refused. While a cycle marks, to remove a range takes as long as to read it.
@@ -77,14 +77,16 @@ inline root_range add_root_range(const void* begin, const void* end, range_kind 
 // word while *top is not in [begin, end]. It is raw, and goes at the latest when the thread detaches. Throws as add_root_range,
 // and when `top` is null. Costs a stop what the thread's own stack costs it: 0.1 ms for each MB below the top.
 //
-// The thread may be stopped at any instruction, and what it finds in *top then is what counts. So the top is to be a volatile or an
-// atomic pointer (or one in memory that the compiler has to write, with std::atomic_signal_fence where the order matters), and
-// raised before a word below it is the only reference to an object: an interpreter that keeps it in a register writes it back
-// before it makes or takes references, or leaves it at the frame's highest word. What stands between the two is dead, and is
-// kept a while.
+// The thread may be stopped at any instruction, and what it finds in memory then is what counts: *top, the words below it, and what
+// the thread has in registers and on its own stack. So the order of its accesses matters, to the compiler too:
+//   push   raise the top, then store the word        an interpreter may as well leave the top at its frame's highest word
+//   pop    load the word, then lower the top         and use what is below it freely
+// Either the top is a volatile (or atomic) pointer and the words are accessed as volatile ones, or there is a
+// std::atomic_signal_fence(std::memory_order_seq_cst) between the two. A top that is kept in a register is written back before it
+// counts. What stands below the top and is dead is kept a while.
 //
-// A stack that moves to a larger buffer: copy the words, add the new buffer (with the same top), store the new top, and remove
-// the old one. At every instruction one of the two is read, since the top is in one of them only.
+// A stack that moves to a larger buffer: copy the words, add the new buffer (with the same top), fence, store the new top, and
+// remove the old one. At every instruction one of the two is read, since the top is in one of them only.
 template <class T>
 root_range add_stack(const T* begin, const T* end, T* const volatile* top) {
   return root_range(detail::add_value_stack(begin, end, const_cast<T* const*>(top)));
