@@ -6,7 +6,7 @@
 //   open                    numbers at the start
 //   arm                     first stop: the list of segments is up to date; every running mutator has returned its claims and
 //                           its stack is captured (handshake.h); barriers and black allocation are on; the world runs again
-//   mark_roots              captures and stacks of blocked threads, thread-local storage, segments, handles
+//   mark_roots              captures and stacks of blocked threads, thread-local storage, segments, registered ranges, handles
 //   mark_until_nothing_is_grey  ends in the second stop [cycle.end]
 //   start_sweeping          barriers and black allocation are off, the sweep epoch moves on, the next goal is set, the world
 //                           runs again

@@ -9,6 +9,8 @@
 // Invariant [ranges.one-instant]: raw ranges, with value stacks, are captured in the arming stop, with the stacks: nobody takes a
 //   reference out of one unseen while it is to be read. Barriered ones are read later: what is taken out of them is shaded.
 //   A range that comes while a cycle marks holds nothing that is not in the snapshot, or new.
+// Invariant [ranges.in-use]: of a range that has gone nothing is read: its memory may be unmapped. Whoever reads one has tested that
+//   it is in use, and goes on only while its number is the same, each under the lock.
 #pragma once
 
 #include <algorithm>

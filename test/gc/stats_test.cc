@@ -433,7 +433,10 @@ TEST_CASE("a last stop that finds something grey is a pause like any other", "[h
       const auto& note = tricolor::detail::current_cache->stop_note;
       while (note.load() == 0 && !collected) std::this_thread::yield();
       if (!tricolor::impl::is_marking(epoch) || handshake.epoch() != epoch) return;
-      holder->next = reinterpret_cast<Node*>(white.address());
+      // Not worked out before: a register would keep it alive.
+      std::uintptr_t hidden = white.complement();
+      asm volatile("" : "+r"(hidden));
+      holder->next = reinterpret_cast<Node*>(~hidden);
       kept = true;
       const std::uint64_t begin_ns = tricolor::impl::os::now_ns();
       while (tricolor::impl::os::now_ns() - begin_ns < 2'000'000) std::this_thread::yield();
