@@ -618,9 +618,10 @@ TEST_CASE("a program that grows and shrinks stays within 3 percent of its goal, 
     CHECK(live <= 1.3 * 2 * kTreesLive);
     CHECK(mapped <= 1.3 * 2 * kTreesLive);
   }
-  // A program that does nothing but allocate pays with more than the workers' quarter, of the CPUs of an idle machine.
+  // A program that does nothing but allocate pays with more than the workers' quarter, of the CPUs of an idle machine. (Where
+  // nothing is optimised marking is slower by more than allocating: 52 to 59 percent were seen.)
   CHECK(median(cpu_percent) > 0);
-  CHECK(median(cpu_percent) <= 50);
+  CHECK(median(cpu_percent) <= (tricolor::impl::kDebugChecks ? 75 : 50));
 }
 
 // --------------------------------------------------------------------------------- whose CPU time
