@@ -15,12 +15,15 @@
 #include "gc/cgroup.h"
 #include "gc/heap.h"
 #include "gc/library_thread.h"
+#include "gc/rehearsal.h"
 #include "gc/verify.h"
 
 namespace tricolor::impl {
 
 namespace {
 
+// Of memory that is not used for so long, little goes cold.
+constexpr std::uint64_t kStaysWarmNs = 10'000'000;
 bool is_past(std::uint32_t counter, std::uint32_t ticket) {
   return static_cast<std::int32_t>(counter - ticket) >= 0;
 }
@@ -156,6 +159,7 @@ CycleKind Cycle::kind() const {
 std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
   for (;;) {
     if (!x_segments.update()) return std::nullopt;
+    rehearse(Handshake::Purpose::arm);
     x_pacing.begin_stop(x_record.processors_count, x_record.number);
     x_begin_ns = os::now_ns();
     const std::uint64_t stop_ns = x_heap.handshake().stop(Handshake::Purpose::arm);
@@ -166,6 +170,26 @@ std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
     count_stop(stop_ns);
     count_pause_in_vain(x_numbers.first_pauses, end_ns - x_begin_ns);
   }
+}
+
+void Cycle::rehearse(Handshake::Purpose purpose) {
+  std::uint64_t& last_ns = x_rehearsed_ns[static_cast<std::size_t>(purpose)];
+  if (os::now_ns() - last_ns < kStaysWarmNs) return;
+  // A thread of the program (which runs the cycle where threads are refused) uses its stack all the time, and may have little.
+  if (current_mutator() == nullptr) touch_stack();
+  touch_pages(&x_heap, sizeof x_heap);
+  touch_lines(this, sizeof *this);
+  if (purpose == Handshake::Purpose::arm) {
+    touch_lines(x_segments.begin(),
+                sizeof(Segment) * static_cast<std::size_t>(x_segments.end() - x_segments.begin()));
+    for (const Segment& segment : x_segments) {
+      if (may_be_closed(segment))
+        touch_pages_through_kernel(segment.begin,
+                                   static_cast<std::size_t>(segment.end - segment.begin));
+    }
+  }
+  x_heap.handshake().rehearse(purpose);
+  last_ns = os::now_ns();
 }
 
 // False when memory is refused, and nothing has happened.
@@ -221,7 +245,7 @@ bool Cycle::arm() {
   x_crew.coordinator().begin_share(x_share,
                                    x_may_use_spare ? Marker::SpareCpu::yes : Marker::SpareCpu::no);
   if (x_beside_the_program) x_pacing.end_stop(CpuLimiter::Marking::kOn);
-  // Release: nothing but the number. Pairs with request_and_wait.
+  // Release: nothing but the number. Pairs with request_and_wait (acquire).
   x_armed.store(x_started.load(std::memory_order_relaxed), std::memory_order_release);
   os::futex_wake_all(x_armed);
   return true;
@@ -380,6 +404,8 @@ void Cycle::mark_until_nothing_is_grey() {
   for (;; x_crew.begin_again()) {
     x_crew.finish();
     if (!x_beside_the_program) break;
+    // Before logs are shaded: what is logged after that is shaded in the stop. (It counts as marking, of which it is little.)
+    rehearse(Handshake::Purpose::end);
     if (!is_planted(Fault::no_last_test) && !is_planted(Fault::no_ragged_flush) && shade_logs())
       continue;
     perturb();

@@ -41,6 +41,7 @@
 // blocking_call for seconds.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <optional>
@@ -48,6 +49,7 @@
 #include <tricolor/stats.h>
 
 #include "alloc/base/lock.h"
+#include "gc/handshake.h"
 #include "gc/mark_crew.h"
 #include "gc/mutator.h"
 #include "gc/pacing.h"
@@ -97,6 +99,11 @@ class Cycle {
 
   // That the process may use, in this cycle. The collector's side.
   std::uint32_t cpus() const { return x_record.processors_count; }
+
+  // os::now_ns() at the last rehearsal of such a stop. The collector's own, and of tests.
+  std::uint64_t rehearsed_ns(Handshake::Purpose purpose) const {
+    return x_rehearsed_ns[static_cast<std::size_t>(purpose)];
+  }
 
   Sweeper& sweeper() { return x_sweeper; }
   Scavenger& scavenger() { return x_scavenger; }
@@ -149,6 +156,7 @@ class Cycle {
   void finish_previous_sweep();
   void open(Why why);
   bool arm();
+  void rehearse(Handshake::Purpose purpose);
   void start_pacing();
   void report_root_work();
   std::optional<std::uint64_t> stop_with_all_segments();
@@ -177,6 +185,7 @@ class Cycle {
   Scavenger x_scavenger;
   PhaseMachine x_phase;
   MarkCrew x_crew;
+  std::array<std::uint64_t, 2> x_rehearsed_ns = {};  // when, for each purpose
   static constexpr std::size_t kCopyBytes = 64 << 10;
   char* x_copy = nullptr;  // what the kernel has read for mark_through_kernel
 

@@ -14,6 +14,7 @@
 #include "gc/fork.h"
 #include "gc/heap.h"
 #include "gc/library_thread.h"
+#include "gc/rehearsal.h"
 #include "roots/libraries.h"
 #include "roots/registers.h"
 
@@ -30,7 +31,7 @@ constexpr int kLooks = 100;  // a few microseconds
 constexpr int kTurnsBeforeSleep = 200;
 constexpr int kLooksATurn = 32;
 // A stack of which more is used is captured by its owner: to wake it costs less than what two can do side by side gains.
-constexpr std::ptrdiff_t kLargeStackBytes = 64 << 10;
+constexpr std::size_t kLargeStackBytes = 64 << 10;
 
 // Words that a capture has room for with tinybuffers=1, and no more ever.
 constexpr std::size_t kTinyCapture = 4;
@@ -50,10 +51,6 @@ void block_cancellation(sigset_t& mask) {
   std::memcpy(&mask, &word, sizeof word);
 }
 
-bool is_large(const Mutator& mutator) {
-  return mutator.stack.base - static_cast<const char*>(mutator.frozen_top) > kLargeStackBytes;
-}
-
 // Where glibc's own use of real-time signals ends; from there on the first that nobody handles is ours.
 bool is_free(int signal) {
   struct sigaction now;
@@ -69,6 +66,11 @@ int choose_signal() {
 }
 
 }  // namespace
+
+bool Handshake::has_large_stack(const Mutator& mutator) {
+  return static_cast<std::size_t>(mutator.stack.base -
+                                  static_cast<const char*>(mutator.frozen_top)) > kLargeStackBytes;
+}
 
 bool Handshake::create(int signal, std::uint64_t warn_after_ns) {
   x_warn_after_ns = warn_after_ns;
@@ -322,6 +324,40 @@ void Handshake::wait_for_noted(std::size_t running) {
   }
 }
 
+// A signal is delivered to the calling thread, which is no mutator that runs: the handler does nothing.
+void Handshake::rehearse_signal() const {
+  sigset_t ours, before;
+  sigemptyset(&ours);
+  sigaddset(&ours, x_signal);
+  pthread_sigmask(SIG_UNBLOCK, &ours, &before);
+  os::send_signal(os::thread_id(), x_signal);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void Handshake::rehearse(Purpose purpose) {
+  if constexpr (!kStopByPolls) rehearse_signal();
+  for_each_not_idle_in_turn([&](Mutator& m) {
+    touch_lines(&m, sizeof m);
+    if (purpose == Purpose::end) return;
+    // Captures are written in arming stops, and read in turns.
+    const StackCapture& capture = m.capture;
+    const std::size_t words = std::min(capture.wanted(), capture.capacity());
+    touch_pages(capture.buffer(), words * sizeof(std::uintptr_t));
+    // Of its stack the oldest frames, which it has not used for long.
+    const std::size_t used = std::min(capture.stack_bytes(), kLargeStackBytes);
+    touch_pages_through_kernel(static_cast<const char*>(capture.base()) - used, used);
+  });
+}
+
+std::size_t Handshake::count_running() {
+  const Guard guard(x_registry);
+  std::size_t running = 0;
+  x_seats.for_each_not_idle([&](const Mutator&, MutatorState state) {
+    running += state == MutatorState::running ? 1 : 0;
+  });
+  return running;
+}
+
 std::uint64_t Handshake::stop(Purpose purpose) {
   x_registry.lock();
   const std::uint64_t begin_ns = os::now_ns();
@@ -359,8 +395,9 @@ std::uint64_t Handshake::stop(Purpose purpose) {
 // [handshake.capture-once]
 void Handshake::capture_all() {
   bool any_large = false;
-  for_each_in_stop(
-      [&](const Mutator& m) { any_large |= m.found == MutatorState::stopped && is_large(m); });
+  for_each_in_stop([&](const Mutator& m) {
+    any_large |= m.found == MutatorState::stopped && has_large_stack(m);
+  });
   std::uint32_t word = 0;
   if (any_large) {
     // Release (part of seq_cst): what everyone did before it stopped is visible to everyone who captures. Pairs with
@@ -374,14 +411,15 @@ void Handshake::capture_all() {
     // allocated to whoever marks. (The owner does not touch them before the world runs.)
     if (m.open_count != 0 && returns) return_all(x_heap.allocator(), m);
     m.claimed_when_armed = m.claimed_bytes;
-    if (m.found == MutatorState::waiting || (m.found == MutatorState::stopped && !is_large(m)))
+    if (m.found == MutatorState::waiting ||
+        (m.found == MutatorState::stopped && !has_large_stack(m)))
       m.capture.capture(m.frozen_top, m.stack.base, x_heap.address_range());
     settle(m);
   });
   if (!any_large) return;
   wait_for_mutators([&](const Mutator& m) {
     // Acquire: the capture. Pairs with stay_stopped (release).
-    return m.found != MutatorState::stopped || !is_large(m) ||
+    return m.found != MutatorState::stopped || !has_large_stack(m) ||
            m.captured_stop.load(std::memory_order_acquire) == word;
   });
 }
@@ -669,7 +707,7 @@ void Handshake::stay_stopped(Mutator& mutator, const void* top) {
       mutator.state->store(MutatorState::stopped, std::memory_order_seq_cst);
       announce();
     }
-    if (step == kCapture && is_large(mutator) &&
+    if (step == kCapture && has_large_stack(mutator) &&
         mutator.captured_stop.load(std::memory_order_relaxed) != word) {
       perturb();
       mutator.capture.capture(top, mutator.stack.base, x_heap.address_range());

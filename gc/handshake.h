@@ -95,6 +95,9 @@ class Handshake {
   // What a stop is for: to begin a cycle, with a capture of every stack, or to end it.
   enum class Purpose : std::uint8_t { arm, end };
 
+  // Uses what such a stop will use of mutators and of the kernel (rehearsal.h). The caller is no running mutator; the world runs.
+  void rehearse(Purpose purpose);
+
   // Stops every mutator; the caller is no running mutator. Returns the time from the request to the last one's stop.
   std::uint64_t stop(Purpose purpose);
   // Lets all go on. Returns when they could (os::now_ns): who has been woken may take this CPU at once, and from then on what the
@@ -146,8 +149,14 @@ class Handshake {
   // world runs, and the capture has been marked: it may be empty afterwards. Without memory it stays as it is.
   void fit_capture(Mutator& mutator);
 
+  // How many neither are blocked nor wait in the library. (They may wait elsewhere, outside of blocking_call.) The caller holds
+  // no lock of the registry's rank or above.
+  std::size_t count_running();
+
   std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }
   static bool is_on_stack(Mutator& mutator, const void* p);
+  // Of one that does not run: so large that its owner captures it, if that is stopped.
+  static bool has_large_stack(const Mutator& mutator);
   int signal() const { return x_signal; }
 
   // fork.h: nobody attaches, detaches, or is inside a critical section of the library but `forking` (null: a thread that is
@@ -228,6 +237,7 @@ class Handshake {
   template <class Done>
   void wait_for_mutators(Done is_done);
   static bool has_stopped(Mutator& mutator);
+  void rehearse_signal() const;
   void wait_for_noted(std::size_t running);
   void ask(Mutator& mutator);
   static void stop_ended(Mutator& mutator);

@@ -1,0 +1,178 @@
+// Is what a stop uses there when it begins? Pages are taken away from the process as a host would take them, and looked for.
+#include "gc/rehearsal.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <tricolor/gc.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "alloc/base/units.h"
+#include "gc/library_thread.h"
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+using tricolor::impl::Handshake;
+using tricolor::impl::Heap;
+using tricolor::impl::round_up;
+
+namespace {
+
+struct Pages {
+  char* begin;
+  std::size_t count;
+};
+
+// Those that lie in the range as a whole.
+Pages pages_of(const void* begin, std::size_t bytes) {
+  const std::size_t page = tricolor::impl::os::kernel_page_bytes();
+  const auto from = round_up(reinterpret_cast<std::uintptr_t>(begin), page);
+  const auto end = reinterpret_cast<std::uintptr_t>(begin) + bytes;
+  return {reinterpret_cast<char*>(from), end > from ? (end - from) / page : 0};
+}
+
+// What is anonymous is lost, what comes from a file is read again.
+void take_away(Pages pages) {
+  REQUIRE(madvise(pages.begin, pages.count * tricolor::impl::os::kernel_page_bytes(),
+                  MADV_DONTNEED) == 0);
+}
+
+// How many the process's page table knows (proc_pid_pagemap(5)).
+std::size_t count_there(Pages pages) {
+  const int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  std::vector<std::uint64_t> entries(pages.count);
+  const auto at = static_cast<off_t>(reinterpret_cast<std::uintptr_t>(pages.begin) /
+                                     tricolor::impl::os::kernel_page_bytes() * sizeof entries[0]);
+  const auto bytes = static_cast<ssize_t>(entries.size() * sizeof entries[0]);
+  REQUIRE(pread(file, entries.data(), static_cast<std::size_t>(bytes), at) == bytes);
+  close(file);
+  std::size_t there = 0;
+  for (const std::uint64_t entry : entries) there += entry >> 63;
+  return there;
+}
+
+// As the collector's thread: no mutator, signals blocked.
+template <class F>
+void as_collector(F fn) {
+  Heap::existing()->handshake().while_blocked(*tricolor::impl::current_mutator(), [&] {
+    const tricolor::impl::HostKeptOut host_kept_out;
+    fn();
+  });
+}
+
+}  // namespace
+
+TEST_CASE("touching a range reads each of its pages, and passes by those that are gone") {
+  const std::size_t page = tricolor::impl::os::kernel_page_bytes();
+  constexpr std::size_t kPages = 100;
+  void* const memory =
+      mmap(nullptr, kPages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(memory != MAP_FAILED);
+  const Pages all = pages_of(memory, kPages * page);
+  REQUIRE(all.count == kPages);
+  CHECK(count_there(all) == 0);
+  tricolor::impl::touch_pages(memory, kPages * page);
+  CHECK(count_there(all) == kPages);
+  take_away(all);
+  CHECK(count_there(all) == 0);
+  // From the middle of the first to the beginning of the last.
+  tricolor::impl::touch_pages(all.begin + page / 2, (kPages - 1) * page - page / 2 + 1);
+  CHECK(count_there(all) == kPages);
+  take_away(all);
+  tricolor::impl::touch_lines(memory, kPages * page);
+  CHECK(count_there(all) == kPages);
+  take_away(all);
+  tricolor::impl::touch_pages_through_kernel(all.begin + page / 2, (kPages - 1) * page);
+  CHECK(count_there(all) == kPages);
+  take_away(all);
+  // A hole, and what may not be read.
+  mprotect(all.begin + 50 * page, page, PROT_NONE);
+  tricolor::impl::touch_pages_through_kernel(all.begin, kPages * page);
+  CHECK(count_there(all) == kPages - 1);
+  munmap(memory, kPages * page);
+}
+
+namespace {
+
+// A frame that refers to `object` thousands of times.
+template <class F>
+[[gnu::noinline]] void on_references(gc::ptr<Node> object, F fn) {
+  Node* volatile many[30'000];
+  for (auto& place : many) place = object;
+  fn();
+  many[0] = nullptr;
+}
+
+}  // namespace
+
+TEST_CASE("before an arming stop the buffers for captures are there") {
+  if (stressed() || Heap::existing()->settings().tinybuffers != 0) {
+    WARN("skipped: stress=n collects all the time, tinybuffers=1 has no such buffers");
+    return;
+  }
+  std::atomic<int> ready{0};
+  std::atomic<tricolor::impl::Mutator*> mutator{nullptr};
+  std::thread thread = start_thread([&] {
+    const gc::thread_scope attach;
+    on_references(make_node(1), [&] {
+      mutator = tricolor::impl::current_mutator();
+      raise(ready, 1);
+      while (ready.load() < 2) gc::safepoint();
+    });
+  });
+  wait_until(ready, 1);
+  collect();  // finds that the buffer is too small
+  collect();
+  const tricolor::impl::StackCapture& capture = mutator.load()->capture;
+  REQUIRE(capture.wanted() > 30'000 / 2);
+  const Pages buffer = pages_of(capture.buffer(), 15'000 * sizeof(std::uintptr_t));
+  REQUIRE(buffer.count != 0);
+  // Nobody needs what is in there between two cycles.
+  Heap& heap = *Heap::existing();
+  const auto rehearse = [&](Handshake::Purpose purpose) {
+    take_away(buffer);
+    as_collector([&] { heap.handshake().rehearse(purpose); });
+    return count_there(buffer);
+  };
+  CHECK(rehearse(Handshake::Purpose::end) == 0);
+  CHECK(rehearse(Handshake::Purpose::arm) == buffer.count);
+  raise(ready, 2);
+  join(thread);
+  collect();
+}
+
+TEST_CASE("the signal of a rehearsal leaves nothing behind") {
+  collect();
+  Handshake& handshake = Heap::existing()->handshake();
+  as_collector([&] {
+    sigset_t before, after, pending;
+    pthread_sigmask(SIG_SETMASK, nullptr, &before);
+    // More often than signals may be queued.
+    for (int i = 0; i < 100'000; ++i) handshake.rehearse(Handshake::Purpose::end);
+    pthread_sigmask(SIG_SETMASK, nullptr, &after);
+    for (int signal = 1; signal < NSIG; ++signal)
+      CHECK(sigismember(&before, signal) == sigismember(&after, signal));
+    sigpending(&pending);
+    CHECK(sigismember(&pending, handshake.signal()) == 0);
+  });
+}
+
+TEST_CASE("both stops of a cycle are rehearsed") {
+  collect();
+  const auto& cycle = Heap::existing()->cycle();
+  const auto rehearsed = [&](Handshake::Purpose purpose) { return cycle.rehearsed_ns(purpose); };
+  // Not again right after it, but after some milliseconds.
+  const std::uint64_t begin_ns = tricolor::impl::os::now_ns();
+  while (tricolor::impl::os::now_ns() - begin_ns < 20'000'000) gc::safepoint();
+  collect();
+  CHECK(rehearsed(Handshake::Purpose::arm) > begin_ns);
+  if (marks_beside_the_program()) CHECK(rehearsed(Handshake::Purpose::end) > begin_ns);
+}
