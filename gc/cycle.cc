@@ -24,6 +24,10 @@ namespace {
 
 // Of memory that is not used for so long, little goes cold.
 constexpr std::uint64_t kStaysWarmNs = 10'000'000;
+// For how long a thread gives its CPU to a cycle that is to begin: as long as it would be off it anyhow, were it the one that
+// the collector's thread is put in the place of (a slice of Linux's scheduler).
+constexpr std::uint64_t kGivesCpuNs = 3'000'000;
+
 bool is_past(std::uint32_t counter, std::uint32_t ticket) {
   return static_cast<std::int32_t>(counter - ticket) >= 0;
 }
@@ -115,6 +119,7 @@ void Cycle::plan_workers() {
   const bool has_quota = x_quota_cpus > 0 && x_quota_cpus < cpus;
   x_record.processors_count =
       has_quota ? static_cast<std::uint32_t>(std::ceil(x_quota_cpus)) : cpus;
+  x_cpus.store(x_record.processors_count, std::memory_order_relaxed);
   MarkWorkers& workers = x_record.workers;
   workers = has_quota ? mark_workers_of_quota(x_quota_cpus, kind())
                       : mark_workers(x_record.processors_count, kind());
@@ -640,21 +645,37 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
 
 void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
   x_heap.handshake().while_blocked(mutator, [&] {
+    const bool gives_cpu = reason == Reason::kTrigger && gives_its_cpu(mutator);
     const Request request = ask_for(reason);
     if (request.is_mine) {
       const HostKeptOut host_kept_out;
       run_until(request.ticket);
     }
-    if (reason == Reason::kTrigger) return;
-    const std::atomic<std::uint32_t>& counter = reason == Reason::kGoal ? x_armed : x_completed;
+    if (reason == Reason::kTrigger && !(gives_cpu && request.is_new)) return;
+    const std::atomic<std::uint32_t>& counter = reason == Reason::kForced ? x_completed : x_armed;
+    const std::uint64_t until_ns = os::now_ns() + kGivesCpuNs;
     for (;;) {
-      // Acquire: the cycle's work. Pairs with run_until (release).
+      // Acquire: the cycle's work. Pairs with run_until, arm (release).
       const std::uint32_t now = counter.load(std::memory_order_acquire);
       if (is_past(now, request.ticket)) break;
-      os::futex_wait(counter, now);
+      if (reason != Reason::kTrigger) {
+        os::futex_wait(counter, now);
+        continue;
+      }
+      const std::uint64_t now_ns = os::now_ns();
+      if (now_ns >= until_ns) break;
+      os::futex_wait(counter, now, until_ns - now_ns);
     }
     if (reason == Reason::kForced) pin_libraries();
   });
+}
+
+// It waits already, so it is not among those that run. A sweep that is not done comes before the cycle, and may take long. A large
+// stack it captures itself in the stop, beside others.
+bool Cycle::gives_its_cpu(const Mutator& mutator) {
+  return mutator.never_assist == 0 && !Handshake::has_large_stack(mutator) && x_sweeper.done() &&
+         x_cpus.load(std::memory_order_relaxed) != 0 &&
+         x_heap.handshake().count_running() + 1 >= x_cpus.load(std::memory_order_relaxed);
 }
 
 // Asks for a cycle, unless one that runs will do.
@@ -665,18 +686,19 @@ Cycle::Request Cycle::ask_for(Reason reason) {
       is_running() && (!is_past(x_armed.load(std::memory_order_relaxed), started) ||
                        is_marking(x_heap.handshake().epoch()));
   if (reason != Reason::kForced && (will_mark || !x_pacing.at_trigger())) {
-    return {started, false};  // somebody else's cycle sees to it, or has done so
+    return {started, false, false};  // somebody else's cycle sees to it, or has done so
   }
   const std::uint32_t ticket = started + 1;
+  const bool is_new = !x_is_asked.load(std::memory_order_relaxed);
   if (reason == Reason::kForced) {
     x_force_next = true;
     x_heap.packets().set_hurry(true);  // a cycle that marks now is waited for
   }
-  if (!start_thread()) return {ticket, true};
+  if (!start_thread()) return {ticket, is_new, true};
   x_requested = ticket;
   x_is_asked.store(true, std::memory_order_relaxed);
   wake_thread();
-  return {ticket, false};
+  return {ticket, is_new, false};
 }
 
 // x_run is held: what the cycle has found becomes everybody's.

@@ -21,10 +21,13 @@
 //   So that the stop is rarely in vain, logs are shaded beside the program first (the ragged flush) until that finds nothing.
 //   Each round marks at least one object of the snapshot, of which there are finitely many.
 //
-// Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked. Threads that
-// find the heap at its trigger (pacing.h) ask for a cycle and go on. When they find it at its goal and no cycle marks yet (the
-// collector has not had a CPU), they wait until one does: from then on they pay. While waiting they do not run, so the stops
-// cost them nothing.
+// Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked. A thread that
+// finds the heap at its trigger (pacing.h) asks for a cycle. It goes on at once if there is a CPU for the collector. Where as
+// many run as there are CPUs it gives the collector its own, by waiting until the cycle marks, for some milliseconds at most: the
+// collector would take one of them off its CPU anyhow, at some instruction, and that one would have to get one back before it
+// can stop, with all others waiting for it. (In Go the goroutine that finds the trigger begins the cycle itself.) Who finds the
+// heap at its goal and no cycle marks yet (the collector has not had a CPU) waits until one does: from then on it pays. Who
+// waits does not run, so stops cost it nothing.
 //
 // A cycle asks the loader for nothing (roots/loader.h): who waits for the cycle may hold a lock of the loader's, in a library's
 // constructor or a callback of dl_iterate_phdr. Libraries in which it has found roots are pinned after it, when nobody waits
@@ -122,6 +125,7 @@ class Cycle {
 
   struct Request {
     std::uint32_t ticket;
+    bool is_new;   // nobody had asked
     bool is_mine;  // the one that asked runs the cycle
   };
 
@@ -129,6 +133,7 @@ class Cycle {
   void collect_when_due(Mutator& mutator);
   void request_and_wait(Mutator& mutator, Reason reason);
   Request ask_for(Reason reason);
+  bool gives_its_cpu(const Mutator& mutator);
   bool start_thread();
   void serve();
   void wake_thread();
@@ -206,12 +211,15 @@ class Cycle {
   std::atomic<std::uint32_t> x_wakes{0};    // the collector's thread waits for it to change
   std::atomic<std::uint32_t> x_started{0};  // written under x_lock
   std::atomic<std::uint32_t> x_armed{
-      0};  // has begun to mark, or is over; written by the collector, waited for at the goal
+      0};  // has begun to mark, or is over; written by the collector, waited for at the goal and at the trigger
   std::atomic<std::uint32_t> x_completed{
       0};  // written by the collector; waited for by those who asked
 
   // os::now_ns() at the end of the last cycle: for the timer. Written by who runs a cycle.
   std::atomic<std::uint64_t> x_last_end_ns{0};
+
+  // That the process may use, as of the last cycle; 0 before the first. A hint; written by who runs a cycle.
+  std::atomic<std::uint32_t> x_cpus{0};
 
   Pacing x_pacing;
   double x_quota_cpus =

@@ -16,6 +16,7 @@
 #include "test/gc/support.h"
 
 using namespace tricolor::test;
+using tricolor::impl::Heap;
 
 TEST_CASE("collect returns after a cycle that began after the call") {
   // What is dropped before the call is gone after it, however many others collect.
@@ -62,6 +63,46 @@ TEST_CASE("threads that reach the goal together make one cycle, not one each") {
   CHECK(cycles <= 80'000'000 / room * 10 / 7 + 4);
   gc::set_percent(percent);
   collect();
+}
+
+TEST_CASE("child asks for cycles where every CPU is busy", "[.child]") {
+  collect();  // the collector's threads are there, and it knows how many CPUs there are
+  gc::set_percent(1'000);  // the goal is far from the trigger
+  std::atomic<bool> end{false};
+  std::atomic<unsigned> running{0};
+  std::vector<std::thread> threads;
+  const unsigned cpus = tricolor::impl::os::cpu_count();
+  for (unsigned i = 0; i + 1 < cpus; ++i) {
+    threads.push_back(start_thread([&] {
+      const gc::thread_scope attach;
+      ++running;
+      while (!end) gc::safepoint();
+    }));
+  }
+  while (running + 1 < cpus) gc::safepoint();
+  Heap& heap = *Heap::existing();
+  for (int i = 0; i < 20; ++i) {
+    collect();
+    while (!heap.cycle().pacing().at_trigger()) gc::make_array<char>(40'000);
+    gc::blocking_call([&] {
+      while (heap.handshake().count_running() + 1 < cpus) std::this_thread::yield();
+    });
+    const auto epoch = heap.handshake().epoch();
+    const std::uint64_t begin_ns = tricolor::impl::os::now_ns();
+    gc::make_array<char>(40'000);
+    const std::uint64_t ns = tricolor::impl::os::now_ns() - begin_ns;
+    INFO(ns << " ns");
+    // The cycle has begun, or it could not for a while.
+    CHECK((heap.handshake().epoch() != epoch || ns >= 3'000'000));
+  }
+  end = true;
+  for (std::thread& thread : threads) join(thread);
+}
+
+TEST_CASE("who asks for a cycle where every CPU is busy waits for its beginning", "[process]") {
+  const ProgramEnd end = run_program("child asks for cycles where every CPU is busy");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
 }
 
 TEST_CASE("the numbers of a cycle fit together") {
