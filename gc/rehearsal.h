@@ -8,7 +8,7 @@
 //
 // It is a matter of speed only. Nothing is kept of what is read, and a page may go again before the stop. Only reading is
 // rehearsed: in a forked child a stop still copies pages that it shares with its parent. The library's code is left out: it is 80
-// pages, and gained little (first stops of a small heap with one cycle in five seconds, some 30 each: 38 us in the median with
+// pages, and gained little (first stops of a small heap with one cycle in five seconds, some 15 each: 38 us in the median with
 // it, 54 without, 155 without any rehearsal).
 #pragma once
 
