@@ -24,8 +24,7 @@ namespace {
 
 // Of memory that is not used for so long, little goes cold.
 constexpr std::uint64_t kStaysWarmNs = 10'000'000;
-// For how long a thread gives its CPU to a cycle that is to begin: as long as it would be off it anyhow, were it the one that
-// the collector's thread is put in the place of (a slice of Linux's scheduler).
+// For how long a thread gives its CPU to a cycle that is to begin: then the collector has been held up.
 constexpr std::uint64_t kGivesCpuNs = 3'000'000;
 
 bool is_past(std::uint32_t counter, std::uint32_t ticket) {
@@ -409,7 +408,7 @@ void Cycle::mark_until_nothing_is_grey() {
   for (;; x_crew.begin_again()) {
     x_crew.finish();
     if (!x_beside_the_program) break;
-    // Before logs are shaded: what is logged after that is shaded in the stop. (It counts as marking, of which it is little.)
+    // Before logs are shaded: what is logged after that is shaded in the stop. It counts as marking.
     rehearse(Handshake::Purpose::end);
     if (!is_planted(Fault::no_last_test) && !is_planted(Fault::no_ragged_flush) && shade_logs())
       continue;

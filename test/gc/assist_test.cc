@@ -296,19 +296,6 @@ TEST_CASE("the CPU time of assists is what their threads' clocks say", "[process
   if (std::getenv("TRICOLOR_TEST_SHOW") != nullptr) std::printf("%s", end.output.c_str());
 }
 
-namespace {
-
-// As one that marks for the collector.
-template <class F>
-void as_worker(F fn) {
-  Heap::existing()->handshake().while_blocked(*tricolor::impl::current_mutator(), [&] {
-    const tricolor::impl::OwnThread own;
-    fn();
-  });
-}
-
-}  // namespace
-
 TEST_CASE("child feeds a line of two", "[.child]") {
   HeldMark mark(kParts);
   gc::set_percent(10);
@@ -318,7 +305,7 @@ TEST_CASE("child feeds a line of two", "[.child]") {
     gc::make_array<char>(20'000'000);
   }
   auto& cycle = Heap::existing()->cycle();
-  as_worker([&] {
+  as_library_thread<tricolor::impl::OwnThread>([&] {
     tricolor::impl::Marker* const marker = cycle.crew().borrow();
     while (marker->assist(1'000'000) != 0) {
     }
@@ -342,7 +329,7 @@ TEST_CASE("child feeds a line of two", "[.child]") {
   // How much they owe is for the pacer to say; here it is found out.
   std::uint64_t fed = 0;
   const auto feed_until = [&](std::uint32_t waiting, std::uint64_t step) {
-    as_worker([&] {
+    as_library_thread<tricolor::impl::OwnThread>([&] {
       for (int i = 0; i < 1'000'000 && assists().waiting() > waiting; ++i, fed += step)
         assists().count_work(step, Assists::By::worker);
     });

@@ -22,6 +22,7 @@
 using namespace tricolor::test;
 using tricolor::impl::Handshake;
 using tricolor::impl::Heap;
+using tricolor::impl::HostKeptOut;
 using tricolor::impl::round_up;
 
 namespace {
@@ -57,15 +58,6 @@ std::size_t count_there(Pages pages) {
   std::size_t there = 0;
   for (const std::uint64_t entry : entries) there += entry >> 63;
   return there;
-}
-
-// As the collector's thread: no mutator, signals blocked.
-template <class F>
-void as_collector(F fn) {
-  Heap::existing()->handshake().while_blocked(*tricolor::impl::current_mutator(), [&] {
-    const tricolor::impl::HostKeptOut host_kept_out;
-    fn();
-  });
 }
 
 }  // namespace
@@ -140,7 +132,7 @@ TEST_CASE("before an arming stop the buffers for captures are there") {
   Heap& heap = *Heap::existing();
   const auto rehearse = [&](Handshake::Purpose purpose) {
     take_away(buffer);
-    as_collector([&] { heap.handshake().rehearse(purpose); });
+    as_library_thread<HostKeptOut>([&] { heap.handshake().rehearse(purpose); });
     return count_there(buffer);
   };
   CHECK(rehearse(Handshake::Purpose::end) == 0);
@@ -153,7 +145,7 @@ TEST_CASE("before an arming stop the buffers for captures are there") {
 TEST_CASE("the signal of a rehearsal leaves nothing behind") {
   collect();
   Handshake& handshake = Heap::existing()->handshake();
-  as_collector([&] {
+  as_library_thread<HostKeptOut>([&] {
     sigset_t before, after, pending;
     pthread_sigmask(SIG_SETMASK, nullptr, &before);
     // More often than signals may be queued.

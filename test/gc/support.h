@@ -214,6 +214,16 @@ void on_thread(F fn) {
   join(thread);
 }
 
+// Runs fn as a thread of the library's would be: the calling thread does not count as one that runs, inside a Scope of
+// gc/library_thread.h.
+template <class Scope, class F>
+void as_library_thread(F fn) {
+  impl::Heap::existing()->handshake().while_blocked(*impl::current_mutator(), [&] {
+    const Scope scope;
+    fn();
+  });
+}
+
 // A thread that does nothing but collect.
 class Collector {
  public:
