@@ -8,7 +8,7 @@ here=$(dirname "$0")
 out=${OUT:-$(mktemp -d)}
 cpu=${CPU:-1}
 
-for name in page_records typed_spans typed_spans_mark typed_spans_waste cold_pages; do
+for name in page_records typed_spans typed_spans_mark typed_spans_waste cold_pages capture; do
   "${CXX:-g++}" -std=c++20 -O2 -Wall -Wextra -Wconversion -o "$out/$name" "$here/$name.cc"
 done
 
@@ -20,3 +20,6 @@ taskset -c "$cpu" "$out/typed_spans_mark" 1000000 9
 taskset -c "$cpu" "$out/typed_spans_mark" 5000000 5
 "$out/typed_spans_waste" 8
 "$out/cold_pages"
+taskset -c "$cpu" "$out/capture" 4 8
+taskset -c "$cpu" "$out/capture" 4 1
+taskset -c "$cpu" "$out/capture" 4 64

@@ -3,8 +3,10 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdint>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -45,6 +47,32 @@ TEST_CASE("a capture keeps the words inside the range, in order, and nothing els
         Words{0x1000, 0x1fff, 0x1801, 0x1800});
   CHECK(f.capture.complete());
   CHECK(f.capture.stack_bytes() == 9 * sizeof(void*));
+}
+
+TEST_CASE("a capture of a stack of any size keeps what it has room for, and counts the rest") {
+  std::mt19937_64 chance(7);
+  const std::size_t words = GENERATE(0, 1, 7, 8, 9, 511, 512, 1023, 1024, 1025, 1032, 20'000);
+  CAPTURE(words);
+  Words stack(words);
+  Words expected;
+  for (std::size_t i = 0; i < words; ++i) {
+    // Each is another one. The share inside differs from stack to stack; the first and the last are inside.
+    const bool is_inside = i == 0 || i + 1 == words || chance() % 16 < words % 17;
+    stack[i] = is_inside ? 0x100000 + i : i;
+    if (is_inside) expected.push_back(stack[i]);
+  }
+  constexpr AddressRange kInside{0x100000, 0x200000};
+  const std::size_t room = GENERATE_COPY(0, 1, 7, 8, 100, 4096, 20'000);
+  CAPTURE(room);
+  constexpr std::uintptr_t kUntouched = 0xabababab;
+  Words buffer(room + 1, kUntouched);
+  StackCapture capture(buffer.data(), room);
+  capture.capture(stack.data(), stack.data() + stack.size(), kInside);
+  CHECK(capture.wanted() == expected.size());
+  CHECK(capture.complete() == (expected.size() <= room));
+  CHECK(buffer[room] == kUntouched);
+  expected.resize(std::min(expected.size(), room));
+  CHECK(Words(capture.begin(), capture.end()) == expected);
 }
 
 TEST_CASE("a capture starts at the first whole word at or above top") {
