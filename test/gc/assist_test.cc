@@ -557,8 +557,14 @@ TEST_CASE("child builds binary trees", "[.child]") {
   }
   CHECK(count(stays) == (std::size_t{2} << kTreeDepth) - 1);
   gc::collect();  // says the goal after the last one that came by itself
-  std::printf("\nMOST %llu %llu\n", static_cast<unsigned long long>(most_live),
-              static_cast<unsigned long long>(most_mapped));
+  const auto now = gc::stats();
+  const std::uint64_t marking_ns = now.dedicated_cpu_ns_total + now.fractional_cpu_ns_total +
+                                   now.idle_cpu_ns_total + now.assist_cpu_ns_total;
+  const auto number = [](std::uint64_t n) { return static_cast<unsigned long long>(n); };
+  std::printf("\nMOST %llu %llu\n", number(most_live), number(most_mapped));
+  std::printf("SPENT %llu %llu %llu %llu\n", number(marking_ns), number(now.marked_bytes_total),
+              number(os::thread_cpu_ns() - now.assist_cpu_ns_total),
+              number(now.allocated_bytes_total));
 }
 
 // Where a cycle finds more alive than the ones before, its goal was too low: the pacer lets the heap pass it rather than the
@@ -605,10 +611,23 @@ TEST_CASE("a program that grows and shrinks stays within 3 percent of its goal, 
     CHECK(live <= 1.3 * 2 * kTreesLive);
     CHECK(mapped <= 1.3 * 2 * kTreesLive);
   }
-  // A program that does nothing but allocate pays with more than the workers' quarter, of the CPUs of an idle machine. (Where
-  // nothing is optimised marking is slower by more than allocating: 52 to 59 percent were seen.)
+  // A program that does nothing but allocate pays with more than the workers' quarter: a cycle has at most 30 percent of the way to
+  // the goal, which here is as much as is alive, so while its worker and its assists mark that, it allocates 0.3 of it at least.
+  // How large a share of the CPUs that is says the time that either takes for a byte, on this machine, built as this is. (Seen: 55 to
+  // 58 percent where this says 59 to 62.)
+  double marking_ns = 0, marked = 0, program_ns = 0, allocated = 0;
+  if (const std::size_t at = end.output.find("SPENT "); at != std::string::npos)
+    std::istringstream(end.output.substr(at + 6)) >> marking_ns >> marked >> program_ns >>
+        allocated;
+  REQUIRE(allocated > 0);
+  const double to_mark = marking_ns / marked, to_allocate = program_ns / allocated;
+  const double cpus = os::cpu_count();
+  const double share =
+      (1 + 0.25 * cpus) / cpus * to_mark / (to_mark + 0.3 * to_allocate);  // of all that work
+  INFO("ns a byte: to mark " << to_mark << ", to allocate " << to_allocate << "; " << cpus
+                             << " CPUs");
   CHECK(median(cpu_percent) > 0);
-  CHECK(median(cpu_percent) <= (tricolor::impl::kDebugChecks ? 75 : 50));
+  CHECK(static_cast<double>(median(cpu_percent)) <= 1.1 * 100 * std::max(0.25, share));
 }
 
 // --------------------------------------------------------------------------------- whose CPU time

@@ -1,4 +1,4 @@
-// What can go wrong only while a cycle marks beside the program. A trace function that waits holds a mark in its middle.
+// What can go wrong only while a cycle marks beside the program: a mark is held in its middle (held_mark.h).
 #include <tricolor/gc.h>
 
 #include <array>
@@ -11,59 +11,12 @@
 #include <thread>
 #include <vector>
 
+#include "test/gc/held_mark.h"
 #include "test/gc/support.h"
 
 using namespace tricolor::test;
 
 namespace {
-
-std::atomic<bool> held{false};
-std::atomic<bool> reached{false};
-
-// While `held` is set, a mark that has come to it waits, and says so.
-struct Gate {
-  gc::ptr<Node> node;
-  void trace(gc::tracer& t) const noexcept {
-    if (held) {
-      reached = true;
-      while (held) std::this_thread::yield();
-    }
-    t(node);
-  }
-};
-
-gc::ptr<Gate> gate;
-
-// A cycle on a thread of its own, whose mark waits as long as this lives. Nobody must wait for it meanwhile: no heap goal is
-// reached; for the rest see can_hold_a_mark().
-class HeldMark {
- public:
-  HeldMark() : x_percent(gc::set_percent(-1)) {
-    if (gate == nullptr) gate = gc::make<Gate>();
-    held = true;
-    reached = false;
-    x_thread = start_thread([] { gc::collect(); });
-    while (!reached) gc::safepoint();
-  }
-  ~HeldMark() {
-    held = false;
-    join(x_thread);
-    gate = nullptr;
-    gc::set_percent(x_percent);
-  }
-
- private:
-  const int x_percent;
-  std::thread x_thread;
-};
-
-bool can_hold_a_mark() {
-  if (!stressed() && marks_beside_the_program()) return true;
-  WARN(
-      "skipped: with stress=n allocations wait for a mark that waits for the test, and with "
-      "gcstoptheworld=n the test is stopped while it is marked");
-  return false;
-}
 
 // Takes the cells of what has been freed.
 void reuse_cells() {

@@ -479,12 +479,17 @@ TEST_CASE("child takes over what threads had in a thread_local that have detache
 
 namespace {
 
-std::atomic<bool> holds{false}, may_go_on{false};
+std::atomic<bool> holds{false}, may_go_on{false}, is_made{false};
 
 // Interrupts whoever zeroes. For a while only: it may be where no stop can come, and then the collection waits for us.
 void hold(int) {
   holds = true;
   for (int ms = 0; ms < 100 && !may_go_on; ++ms) usleep(1'000);
+}
+
+// Of an object that is dead, and so of what is made over it: has its first word been zeroed?
+__attribute__((no_sanitize("address", "thread"))) bool is_zero(Hidden object) {
+  return *reinterpret_cast<const volatile std::uintptr_t*>(object.address()) == 0;
 }
 
 }  // namespace
@@ -499,10 +504,10 @@ TEST_CASE("child makes large objects of what dead ones have left", "[.child]") {
   action.sa_flags = SA_RESTART;
   REQUIRE(sigaction(SIGUSR1, &action, nullptr) == 0);
   const pthread_t self = pthread_self();
-  std::atomic<bool> makes{false};
   repeat([&](std::uint64_t) {
     std::vector<gc::root<Node>> roots(kNodes);
     std::vector<Hidden> nodes;
+    Hidden dead;
     on_thread([&] {
       const auto words = gc::make_array_for_overwrite<std::uintptr_t>(kWords);
       for (std::size_t i = 0; i < kNodes; ++i) {
@@ -510,26 +515,25 @@ TEST_CASE("child makes large objects of what dead ones have left", "[.child]") {
         nodes.emplace_back(roots[i].get());
       }
       for (std::size_t i = 0; i < kWords; ++i) words[i] = nodes[i % kNodes].address();
+      dead = Hidden(words.data());
     });
     collect();
     roots.clear();
     scrub_stack();
     std::size_t alive = 0;
-    may_go_on = holds = false;
+    may_go_on = holds = is_made = false;
     std::thread other = start_thread([&] {
       const gc::thread_scope attach;
-      while (!makes) gc::safepoint();
-      for (int i = 0; i < 10'000; ++i) gc::safepoint();  // until it zeroes
+      while (!is_zero(dead) && !is_made) gc::safepoint();
       pthread_kill(self, SIGUSR1);
       while (!holds) gc::safepoint();
       gc::collect();
       alive = count_alive(nodes);
       may_go_on = true;
     });
-    makes = true;
     gc::make_array<gc::ptr<Node>>(kWords);
+    is_made = true;
     join(other);
-    makes = false;
     // A few may be on a stack.
     if (alive > kNodes / 10) expect_intact(nullptr, 0);
   });
