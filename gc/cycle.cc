@@ -221,12 +221,12 @@ bool Cycle::arm() {
   start_pacing();  // before anything is grey: helpers come then
   keep_constructions();
   x_stack_bytes += x_heap.roots().capture_ranges(
-      x_heap.address_range(),
+      x_heap.address_range(), captures_may_grow(),
       [this](const void* begin, const void* end) { x_crew.coordinator().mark_range(begin, end); });
   // Not before constructions have been kept: a handle that goes on a thread which is not stopped makes grey what it held. And
   // after ranges have been captured: one that goes before that was never in this snapshot.
   if (x_beside_the_program) x_heap.roots().begin_marking();
-  // Captures that did not fit: such a stack can be read only now.
+  // Captures that did not fit, where memory was refused: such a stack can be read only now.
   handshake.for_each_in_stop([this](Mutator& m) {
     if (m.epoch.load(std::memory_order_relaxed) != x_heap.handshake().epoch() ||
         m.capture.complete())
@@ -331,7 +331,6 @@ void Cycle::mark_roots() {
 
 void Cycle::mark_ranges() {
   Marker& marker = x_crew.coordinator();
-  const bool may_grow = x_beside_the_program && x_heap.settings().tinybuffers == 0;
   x_heap.roots().scan_ranges(
       [&](const char* begin, const char* end) {
         x_globals_bytes += static_cast<std::size_t>(end - begin);
@@ -342,8 +341,13 @@ void Cycle::mark_ranges() {
         report_root_work();
         if (x_heap.packets().is_paused()) x_heap.packets().rest();  // a thread forks
       },
-      may_grow ? RootSet::Grow::yes : RootSet::Grow::no);
+      captures_may_grow());
   report_root_work();
+}
+
+RootSet::Grow Cycle::captures_may_grow() const {
+  return x_beside_the_program && x_heap.settings().tinybuffers == 0 ? RootSet::Grow::yes
+                                                                    : RootSet::Grow::no;
 }
 
 // [handshake.visit]. Its turn is held.

@@ -106,6 +106,7 @@ bool RootSet::remove_part(Registration& registration, Words& left) {
     from = range.next_raw;
     if (range.next_raw != nullptr) range.next_raw->previous_raw = range.previous_raw;
   }
+  range.capture.give_back_outgrown(x_metadata);
   left = {range.capture.buffer(), range.capture.capacity()};
   range.kind = RootRange::Kind::none;
   range.begin = range.end = range.known = nullptr;
@@ -125,6 +126,7 @@ void RootSet::grow_capture(RootRange& range) {
   std::size_t wanted = 0;
   {
     const Guard guard(x_lock);
+    range.capture.give_back_outgrown(x_metadata);
     wanted = range.capture.wanted();
     if (!range.is_stack() || wanted <= range.capture.capacity()) return;
     number = range.number;

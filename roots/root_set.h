@@ -117,14 +117,17 @@ class RootSet {
   // How many have been removed, ever. Relaxed: a hint for who has just stored to one.
   std::uint64_t ranges_gone() const { return x_ranges_gone.load(std::memory_order_relaxed); }
 
-  // A cycle begins. Captures raw ranges; those that do not fit are given to scan(begin, end) at once. World stopped; bytes read.
+  // A cycle begins. Captures raw ranges; those that do not fit, with Grow::yes only where memory is refused, are given to
+  // scan(begin, end) at once. World stopped; bytes read.
+  enum class Grow : std::uint8_t { no, yes };
   template <class Scan>
-  std::size_t capture_ranges(AddressRange heap, Scan scan) {
+  std::size_t capture_ranges(AddressRange heap, Grow grow, Scan scan) {
     const Guard guard(x_lock);
     ++x_cycle;
     std::size_t bytes = 0;
     for (RootRange* range = x_raw_ranges; range != nullptr; range = range->next_raw) {
-      range->capture.capture(range->begin, range->limit(), heap);
+      range->capture.capture(range->begin, range->limit(), heap,
+                             grow == Grow::yes ? &x_metadata : nullptr);
       note_limit(*range);
       bytes += range->capture.stack_bytes();
       if (range->capture.complete()) continue;
@@ -135,7 +138,6 @@ class RootSet {
   }
   // What ranges held when the cycle began: scan(begin, end) for parts of barriered ones, word(word) for captured ones; each part
   // under the lock, and between() after it without. With Grow::yes, buffers that were too small are replaced.
-  enum class Grow : std::uint8_t { no, yes };
   template <class Scan, class Word, class Between>
   void scan_ranges(Scan scan, Word word, Between between, Grow grow) {
     x_lock.lock();

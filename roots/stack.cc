@@ -2,8 +2,12 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "alloc/base/check.h"
 #include "alloc/base/units.h"
+#include "alloc/metadata.h"
 
 namespace tricolor::impl {
 
@@ -35,30 +39,54 @@ keep_line(const volatile Word* line, Word* kept, AddressRange range) {
 // Reads every word of somebody's frames: sanitizers would object to redzones, padding and races, none of which matter to a
 // conservative scan of a stopped thread.
 [[gnu::noinline]] __attribute__((no_sanitize("address", "thread", "undefined"))) void
-StackCapture::capture(const void* top, const void* base, AddressRange range) {
+StackCapture::capture(const void* top, const void* base, AddressRange range, Metadata* more) {
   const auto* word = reinterpret_cast<const volatile Word*>(
       round_up(reinterpret_cast<std::uintptr_t>(top), sizeof(Word)));
   const auto* const end = static_cast<const volatile Word*>(base);
-  Word* const words = x_words;
-  const std::size_t capacity = x_capacity;
   x_top = top;
   x_base = base;
   std::size_t count = 0;
-  for (; end - word >= static_cast<std::ptrdiff_t>(kLineWords) && count + kLineWords <= capacity;
-       word += kLineWords) {
-    if (end - word > static_cast<std::ptrdiff_t>(kWordsAhead))
-      __builtin_prefetch(const_cast<const Word*>(word + kWordsAhead));
-    count += keep_line(word, words + count, range);
-  }
+  std::size_t left = 0;
+  do {
+    for (;
+         end - word >= static_cast<std::ptrdiff_t>(kLineWords) && count + kLineWords <= x_capacity;
+         word += kLineWords) {
+      if (end - word > static_cast<std::ptrdiff_t>(kWordsAhead))
+        __builtin_prefetch(const_cast<const Word*>(word + kWordsAhead));
+      count += keep_line(word, x_words + count, range);
+    }
+    left = word < end ? static_cast<std::size_t>(end - word) : 0;
+  } while (count + left > x_capacity && grow(count, count + left, more));
   for (; word < end; ++word) {  // the rest, or what there may be no room for
     const Word value = *word;
     if (!range.contains(value)) continue;
-    if (count < capacity) words[count] = value;
+    if (count < x_capacity) x_words[count] = value;
     ++count;
   }
   x_wanted = count;
-  x_complete = count <= capacity;
-  x_count = x_complete ? count : capacity;
+  x_complete = count <= x_capacity;
+  x_count = x_complete ? count : x_capacity;
+}
+
+// A buffer with room for so many words, the first `count` of them as they are. Where a thread has stopped nobody holds a lock of
+// ours for long, and no thread that has stopped holds one.
+[[gnu::noinline]] bool StackCapture::grow(std::size_t count, std::size_t room, Metadata* more) {
+  if (more == nullptr || has_outgrown()) return false;
+  const std::size_t capacity = std::max(kCapacity, std::bit_ceil(room));
+  auto* const words = static_cast<Word*>(more->take(capacity * sizeof(Word)));
+  if (words == nullptr) return false;
+  if (count != 0) std::memcpy(words, x_words, count * sizeof(Word));
+  x_outgrown = x_words;
+  x_outgrown_capacity = x_capacity;
+  x_words = words;
+  x_capacity = capacity;
+  return true;
+}
+
+void StackCapture::give_back_outgrown(Metadata& metadata) {
+  if (!has_outgrown()) return;
+  metadata.give_back(x_outgrown, x_outgrown_capacity * sizeof(Word));
+  x_outgrown = nullptr;
 }
 
 bool current_stack_bounds(StackBounds& bounds) {

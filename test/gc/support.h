@@ -169,6 +169,12 @@ inline bool marks_beside_the_program() {
   return impl::Heap::existing()->settings().gcstoptheworld == 0;
 }
 
+// With tinybuffers=1 nothing has more room than it must have.
+inline bool tiny_buffers() {
+  const gc::thread_scope attach;
+  return impl::Heap::existing()->settings().tinybuffers != 0;
+}
+
 // How many objects or repetitions: fewer where each costs a collection (stress=n) or a sanitizer's time.
 inline std::uint64_t many(std::uint64_t n) {
   return n / (stressed() ? 50 : impl::kThreadSanitizer ? 5 : 1);

@@ -6,9 +6,12 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdint>
+#include <iterator>
 #include <random>
 #include <thread>
 #include <vector>
+
+#include "alloc/metadata.h"
 
 using tricolor::impl::AddressRange;
 using tricolor::impl::StackBounds;
@@ -73,6 +76,47 @@ TEST_CASE("a capture of a stack of any size keeps what it has room for, and coun
   CHECK(buffer[room] == kUntouched);
   expected.resize(std::min(expected.size(), room));
   CHECK(Words(capture.begin(), capture.end()) == expected);
+}
+
+TEST_CASE("a capture goes on in a larger buffer, once until the old one has been given back") {
+  tricolor::impl::Metadata metadata;
+  constexpr AddressRange kInside{0x100000, 0x200000};
+  const std::size_t room = GENERATE(1, 7, 8, 100, 4096);
+  CAPTURE(room);
+  auto* const buffer = static_cast<std::uintptr_t*>(metadata.take(room * sizeof(std::uintptr_t)));
+  StackCapture capture(buffer, room);
+  Words stack(3 * StackCapture::kCapacity);
+  for (std::size_t i = 0; i < stack.size(); ++i) stack[i] = i % 3 == 0 ? i : 0x100000 + i;
+  Words expected;
+  std::copy_if(stack.begin(), stack.end(), std::back_inserter(expected),
+               [&](std::uintptr_t word) { return kInside.contains(word); });
+  const auto take = [&](std::size_t words) {
+    capture.capture(stack.data() + stack.size() - words, stack.data() + stack.size(), kInside,
+                    &metadata);
+  };
+  take(1);
+  CHECK_FALSE(capture.has_outgrown());
+
+  take(stack.size());
+  CHECK(capture.complete());
+  CHECK(Words(capture.begin(), capture.end()) == expected);
+  CHECK(capture.wanted() == expected.size());
+  CHECK(capture.has_outgrown());
+  CHECK(capture.capacity() >= expected.size());
+
+  // Room for all that may come, so it need not grow a second time; but for a larger stack.
+  take(stack.size());
+  CHECK(capture.complete());
+  stack.insert(stack.begin(), capture.capacity(), 0x100000);
+  take(stack.size());
+  CHECK_FALSE(capture.complete());
+  capture.give_back_outgrown(metadata);
+  CHECK_FALSE(capture.has_outgrown());
+  take(stack.size());
+  CHECK(capture.complete());
+  CHECK(capture.wanted() == static_cast<std::size_t>(capture.end() - capture.begin()));
+  capture.give_back_outgrown(metadata);
+  metadata.give_back(capture.buffer(), capture.capacity() * sizeof(std::uintptr_t));
 }
 
 TEST_CASE("a capture starts at the first whole word at or above top") {
