@@ -46,6 +46,15 @@ void* Metadata::take(std::size_t bytes) {
   return block;
 }
 
+void Metadata::trim(void* block, std::size_t bytes, std::size_t fewer) {
+  dcheck(kTrimmedBytes <= fewer && fewer <= bytes && std::has_single_bit(bytes) &&
+             std::has_single_bit(fewer),
+         "metadata.size");
+  if (fewer == bytes) return;
+  os::unreserve(static_cast<char*>(block) + fewer, bytes - fewer);
+  x_mapped_bytes.fetch_sub(bytes - fewer, std::memory_order_relaxed);
+}
+
 void Metadata::give_back(void* block, std::size_t bytes) {
   if (block == nullptr) return;
   const std::size_t log2 = log2_of_block(bytes, kSmallestLog2);

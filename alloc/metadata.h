@@ -9,6 +9,7 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 
 #include "alloc/base/lock.h"
@@ -21,6 +22,9 @@ class Metadata {
   void* take(std::size_t bytes);
   // `bytes` as it was taken.
   void give_back(void* block, std::size_t bytes);
+  // Leaves `fewer` of them, powers of two both and at least kTrimmedBytes. Costs next to nothing where the rest has not been touched.
+  void trim(void* block, std::size_t bytes, std::size_t fewer);
+  static constexpr std::size_t kTrimmedBytes = std::size_t{1} << 17;
 
   // Held by a thread that forks.
   Mutex& mutex() { return x_lock; }
@@ -29,8 +33,8 @@ class Metadata {
 
  private:
   static constexpr std::size_t kSmallestLog2 = 6;
-  static constexpr std::size_t kMappedAloneLog2 =
-      17;  // from 128 KiB on a block is a mapping of its own
+  // From here on a block is a mapping of its own.
+  static constexpr std::size_t kMappedAloneLog2 = std::bit_width(kTrimmedBytes) - 1;
   static constexpr std::size_t kChunkBytes = std::size_t{1} << 18;
 
   struct FreeBlock {

@@ -220,17 +220,18 @@ bool Cycle::arm() {
   x_phase.advance(Phase::kSweepTermination, Phase::kMark);
   start_pacing();  // before anything is grey: helpers come then
   keep_constructions();
+  const bool may_grow = x_beside_the_program && x_heap.settings().tinybuffers == 0;
   x_stack_bytes += x_heap.roots().capture_ranges(
-      x_heap.address_range(), captures_may_grow(),
+      x_heap.address_range(), may_grow ? RootSet::Grow::yes : RootSet::Grow::no,
       [this](const void* begin, const void* end) { x_crew.coordinator().mark_range(begin, end); });
   // Not before constructions have been kept: a handle that goes on a thread which is not stopped makes grey what it held. And
   // after ranges have been captured: one that goes before that was never in this snapshot.
   if (x_beside_the_program) x_heap.roots().begin_marking();
-  // Captures that did not fit, where memory was refused: such a stack can be read only now.
-  handshake.for_each_in_stop([this](Mutator& m) {
-    if (m.epoch.load(std::memory_order_relaxed) != x_heap.handshake().epoch() ||
-        m.capture.complete())
+  // Captures that did not fit. Where memory is refused such a stack can be read only now.
+  handshake.for_each_in_stop([&](Mutator& m) {
+    if (m.epoch.load(std::memory_order_relaxed) != handshake.epoch() || m.capture.complete())
       return;
+    if (may_grow && m.capture.go_on(x_heap.address_range(), x_heap.allocator().metadata)) return;
     x_stack_bytes += m.capture.stack_bytes();
     x_crew.coordinator().mark_range(
         reinterpret_cast<const void*>(
@@ -340,14 +341,8 @@ void Cycle::mark_ranges() {
       [&] {
         report_root_work();
         if (x_heap.packets().is_paused()) x_heap.packets().rest();  // a thread forks
-      },
-      captures_may_grow());
+      });
   report_root_work();
-}
-
-RootSet::Grow Cycle::captures_may_grow() const {
-  return x_beside_the_program && x_heap.settings().tinybuffers == 0 ? RootSet::Grow::yes
-                                                                    : RootSet::Grow::no;
 }
 
 // [handshake.visit]. Its turn is held.

@@ -60,7 +60,6 @@
 #include "gc/scavenger.h"
 #include "gc/stats.h"
 #include "gc/sweeper.h"
-#include "roots/root_set.h"
 #include "roots/segments.h"
 
 namespace tricolor::impl {
@@ -169,7 +168,6 @@ class Cycle {
   void keep_constructions();
   void mark_roots();
   void mark_ranges();
-  RootSet::Grow captures_may_grow() const;
   void mark_mutator(Mutator& mutator);
   void mark_segment(Segment& segment);
   bool may_be_closed(const Segment& segment) const;

@@ -273,20 +273,14 @@ void Handshake::shade_thread_local(const Mutator& mutator, Shader& shader) const
 // Captures are written in arming stops only, and read in turns: nobody else is at it.
 void Handshake::fit_capture(Mutator& mutator) {
   StackCapture& capture = mutator.capture;
-  if (capture.capacity() == kTinyCapture) return;
-  Metadata& metadata = x_heap.allocator().metadata;
-  const std::size_t wanted = capture.wanted();
   const std::size_t capacity = capture.capacity_wanted();
-  const bool is_too_small = wanted > capture.capacity();
-  // One that was made in the stop has room for whatever the rest of the stack might have been. (The second mark reads captures, too.)
-  const std::size_t most = capture.has_outgrown() ? capacity : 8 * capacity;
-  const bool is_far_too_large = capture.capacity() > most && x_heap.settings().gccheckmark == 0;
-  capture.give_back_outgrown(metadata);
-  if (!is_too_small && !is_far_too_large) return;
+  // The second mark reads captures, too.
+  if (capture.capacity() <= 8 * capacity || x_heap.settings().gccheckmark != 0) return;
+  Metadata& metadata = x_heap.allocator().metadata;
   void* const words = metadata.take(capacity * sizeof(std::uintptr_t));
   if (words == nullptr) return;
-  std::memset(words, 0,
-              wanted * sizeof(std::uintptr_t));  // the kernel maps it now, and not in the stop
+  // The kernel maps it now, and not in the stop.
+  std::memset(words, 0, capture.kept() * sizeof(std::uintptr_t));
   metadata.give_back(capture.buffer(), buffer_bytes(capture));
   capture.use_buffer(static_cast<std::uintptr_t*>(words), capacity);
 }
@@ -296,7 +290,6 @@ void Handshake::free(Mutator& mutator) {
   x_heap.allocator().external_bytes.fetch_add(mutator.external_bytes, std::memory_order_relaxed);
   mutator.tls.free(metadata);
   free_tables(x_heap.allocator(), mutator);
-  mutator.capture.give_back_outgrown(metadata);
   metadata.give_back(mutator.capture.buffer(), buffer_bytes(mutator.capture));
   metadata.give_back(mutator.log.memory(), WriteLog::kBytes);
   metadata.give_back(&mutator, sizeof(Mutator));
@@ -343,7 +336,7 @@ void Handshake::rehearse(Purpose purpose) {
     if (purpose == Purpose::end) return;
     // Captures are written in arming stops, and read in turns.
     const StackCapture& capture = m.capture;
-    const std::size_t words = std::min(capture.wanted(), capture.capacity());
+    const std::size_t words = std::min(capture.kept(), capture.capacity());
     touch_pages(capture.buffer(), words * sizeof(std::uintptr_t));
     // Of its stack the oldest frames, which it has not used for long.
     const std::size_t used = std::min(capture.stack_bytes(), kLargeStackBytes);
@@ -394,14 +387,6 @@ std::uint64_t Handshake::stop(Purpose purpose) {
   return stopped_ns - begin_ns;
 }
 
-void Handshake::capture(Mutator& mutator, const void* top) {
-  // (With gcstoptheworld=n nobody gives a buffer back, and a stack may as well be marked as it stands.)
-  const bool may_grow =
-      mutator.capture.capacity() != kTinyCapture && x_heap.settings().gcstoptheworld == 0;
-  mutator.capture.capture(top, mutator.stack.base, x_heap.address_range(),
-                          may_grow ? &x_heap.allocator().metadata : nullptr);
-}
-
 // [handshake.capture-once]
 void Handshake::capture_all() {
   bool any_large = false;
@@ -423,7 +408,7 @@ void Handshake::capture_all() {
     m.claimed_when_armed = m.claimed_bytes;
     if (m.found == MutatorState::waiting ||
         (m.found == MutatorState::stopped && !has_large_stack(m)))
-      capture(m, m.frozen_top);
+      m.capture.capture(m.frozen_top, m.stack.base, x_heap.address_range());
     settle(m);
   });
   if (!any_large) return;
@@ -720,7 +705,7 @@ void Handshake::stay_stopped(Mutator& mutator, const void* top) {
     if (step == kCapture && has_large_stack(mutator) &&
         mutator.captured_stop.load(std::memory_order_relaxed) != word) {
       perturb();
-      capture(mutator, top);
+      mutator.capture.capture(top, mutator.stack.base, x_heap.address_range());
       // Release: the capture. Pairs with capture_all (acquire).
       mutator.captured_stop.store(word, std::memory_order_release);
       announce();

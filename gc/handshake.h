@@ -145,8 +145,8 @@ class Handshake {
   }
   void settle(Mutator& mutator);
 
-  // Room for as many words as the last capture wanted: the next one need not make any. Not much more either. Its turn is held, the
-  // world runs, and the capture has been marked: it may be empty afterwards. Without memory it stays as it is.
+  // A buffer that is far too large for as many words as the last capture kept is replaced. Its turn is held, the world runs, and the
+  // capture has been marked: it may be empty afterwards. Without memory it stays as it is.
   void fit_capture(Mutator& mutator);
 
   // How many neither are blocked nor wait in the library. (They may wait elsewhere, outside of blocking_call.) The caller holds
@@ -215,7 +215,6 @@ class Handshake {
   void wait_for_change(std::uint32_t word) const;
   void announce();
   void capture_all();
-  void capture(Mutator& mutator, const void* top);
   void stay_stopped(Mutator& mutator, const void* top);
   void catch_up(Mutator& mutator);
   void enter_marking_late(Mutator& mutator);

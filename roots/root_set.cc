@@ -106,7 +106,6 @@ bool RootSet::remove_part(Registration& registration, Words& left) {
     from = range.next_raw;
     if (range.next_raw != nullptr) range.next_raw->previous_raw = range.previous_raw;
   }
-  range.capture.give_back_outgrown(x_metadata);
   left = {range.capture.buffer(), range.capture.capacity()};
   range.kind = RootRange::Kind::none;
   range.begin = range.end = range.known = nullptr;
@@ -117,34 +116,6 @@ bool RootSet::remove_part(Registration& registration, Words& left) {
   x_free_ranges = &range;
   x_ranges_gone.fetch_add(1, std::memory_order_relaxed);
   return true;
-}
-
-// Only that of a value stack: others have room for all from the beginning. What did not fit has been read, and is not kept.
-void RootSet::grow_capture(RootRange& range) {
-  std::uint64_t number = 0;
-  std::size_t capacity = 0;
-  std::size_t wanted = 0;
-  {
-    const Guard guard(x_lock);
-    range.capture.give_back_outgrown(x_metadata);
-    wanted = range.capture.wanted();
-    if (!range.is_stack() || wanted <= range.capture.capacity()) return;
-    number = range.number;
-    capacity = range.capture.capacity_wanted();
-  }
-  Words words = take_words(capacity);
-  if (words.begin == nullptr) return;  // it is read in the stop once more
-  // The kernel maps it now.
-  std::memset(words.begin, 0, wanted * sizeof(std::uintptr_t));
-  {
-    const Guard guard(x_lock);
-    if (range.number == number) {
-      const Words old{range.capture.buffer(), range.capture.capacity()};
-      range.capture.use_buffer(words.begin, words.capacity);
-      words = old;
-    }
-  }
-  give_back(words);
 }
 
 // By its owner, or while that does not run.

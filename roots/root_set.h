@@ -117,8 +117,8 @@ class RootSet {
   // How many have been removed, ever. Relaxed: a hint for who has just stored to one.
   std::uint64_t ranges_gone() const { return x_ranges_gone.load(std::memory_order_relaxed); }
 
-  // A cycle begins. Captures raw ranges; those that do not fit, with Grow::yes only where memory is refused, are given to
-  // scan(begin, end) at once. World stopped; bytes read.
+  // A cycle begins. Captures raw ranges; those that do not fit in a larger buffer (only value stacks: others have room for all from
+  // the beginning). With Grow::no, or where memory is refused, they are given to scan(begin, end) at once. World stopped; bytes read.
   enum class Grow : std::uint8_t { no, yes };
   template <class Scan>
   std::size_t capture_ranges(AddressRange heap, Grow grow, Scan scan) {
@@ -126,27 +126,27 @@ class RootSet {
     ++x_cycle;
     std::size_t bytes = 0;
     for (RootRange* range = x_raw_ranges; range != nullptr; range = range->next_raw) {
-      range->capture.capture(range->begin, range->limit(), heap,
-                             grow == Grow::yes ? &x_metadata : nullptr);
+      range->capture.capture(range->begin, range->limit(), heap);
       note_limit(*range);
       bytes += range->capture.stack_bytes();
-      if (range->capture.complete()) continue;
+      if (range->capture.complete() ||
+          (grow == Grow::yes && range->capture.go_on(heap, x_metadata)))
+        continue;
       scan(range->capture.top(), range->capture.base());
       range->capture.clear();
     }
     return bytes;
   }
   // What ranges held when the cycle began: scan(begin, end) for parts of barriered ones, word(word) for captured ones; each part
-  // under the lock, and between() after it without. With Grow::yes, buffers that were too small are replaced.
+  // under the lock, and between() after it without.
   template <class Scan, class Word, class Between>
-  void scan_ranges(Scan scan, Word word, Between between, Grow grow) {
+  void scan_ranges(Scan scan, Word word, Between between) {
     x_lock.lock();
     RootRange* range = x_ranges;  // newer ones come before it
     x_lock.unlock();
     for (; range != nullptr; range = range->next) {
       std::uint64_t number = 0;
       for (std::size_t part = 0; scan_part(*range, number, part, scan, word); ++part) between();
-      if (grow == Grow::yes) grow_capture(*range);
     }
   }
   // fn(range) for every range that the cycle which marks has in its snapshot.
@@ -223,7 +223,6 @@ class RootSet {
     if (first < last) scan(range.begin + first, range.begin + last);
     return last < bytes;
   }
-  void grow_capture(RootRange& range);
   static void note_limit(RootRange& range);
 
   struct Block {

@@ -20,6 +20,9 @@ constexpr std::size_t kLineWords = 64 / sizeof(Word);
 // Of a stack that is in no cache, one word in 8 kept, 0.08 ms for each MiB, word by word 0.25 (bench/prototype, 4).
 constexpr std::size_t kWordsAhead = 8192 / sizeof(Word);
 
+// A block of metadata from which less can be left.
+constexpr std::size_t kTrimmedWords = Metadata::kTrimmedBytes / sizeof(Word);
+
 // How many words of a line lie in the range. They are at `kept` then, where there is room for a line. (Without a branch for each
 // word: which ones refer to objects cannot be foretold.)
 [[gnu::always_inline]] __attribute__((no_sanitize("address", "thread",
@@ -36,57 +39,54 @@ keep_line(const volatile Word* line, Word* kept, AddressRange range) {
 
 }  // namespace
 
-// Reads every word of somebody's frames: sanitizers would object to redzones, padding and races, none of which matter to a
-// conservative scan of a stopped thread.
-[[gnu::noinline]] __attribute__((no_sanitize("address", "thread", "undefined"))) void
-StackCapture::capture(const void* top, const void* base, AddressRange range, Metadata* more) {
-  const auto* word = reinterpret_cast<const volatile Word*>(
-      round_up(reinterpret_cast<std::uintptr_t>(top), sizeof(Word)));
-  const auto* const end = static_cast<const volatile Word*>(base);
+void StackCapture::capture(const void* top, const void* base, AddressRange range) {
   x_top = top;
   x_base = base;
-  std::size_t count = 0;
-  std::size_t left = 0;
-  do {
-    for (;
-         end - word >= static_cast<std::ptrdiff_t>(kLineWords) && count + kLineWords <= x_capacity;
-         word += kLineWords) {
-      if (end - word > static_cast<std::ptrdiff_t>(kWordsAhead))
-        __builtin_prefetch(const_cast<const Word*>(word + kWordsAhead));
-      count += keep_line(word, x_words + count, range);
-    }
-    left = word < end ? static_cast<std::size_t>(end - word) : 0;
-  } while (count + left > x_capacity && grow(count, count + left, more));
-  for (; word < end; ++word) {  // the rest, or what there may be no room for
-    const Word value = *word;
-    if (!range.contains(value)) continue;
-    if (count < x_capacity) x_words[count] = value;
-    ++count;
-  }
-  x_wanted = count;
-  x_complete = count <= x_capacity;
-  x_count = x_complete ? count : x_capacity;
+  x_count = 0;
+  keep_from(reinterpret_cast<const volatile Word*>(
+                round_up(reinterpret_cast<std::uintptr_t>(top), sizeof(Word))),
+            range);
 }
 
-// A buffer with room for so many words, the first `count` of them as they are. Where a thread has stopped nobody holds a lock of
-// ours for long, and no thread that has stopped holds one.
-[[gnu::noinline]] bool StackCapture::grow(std::size_t count, std::size_t room, Metadata* more) {
-  if (more == nullptr || has_outgrown()) return false;
-  const std::size_t capacity = std::max(kCapacity, std::bit_ceil(room));
-  auto* const words = static_cast<Word*>(more->take(capacity * sizeof(Word)));
+bool StackCapture::go_on(AddressRange range, Metadata& metadata) {
+  const auto left = static_cast<std::size_t>(static_cast<const volatile Word*>(x_base) - x_rest);
+  const std::size_t room = std::bit_ceil(std::max(x_count + left, kTrimmedWords));
+  auto* const words = static_cast<Word*>(metadata.take(room * sizeof(Word)));
   if (words == nullptr) return false;
-  if (count != 0) std::memcpy(words, x_words, count * sizeof(Word));
-  x_outgrown = x_words;
-  x_outgrown_capacity = x_capacity;
+  if (x_count != 0) std::memcpy(words, x_words, x_count * sizeof(Word));
+  metadata.give_back(x_words, x_capacity * sizeof(Word));
   x_words = words;
-  x_capacity = capacity;
+  x_capacity = room;
+  keep_from(x_rest, range);
+  x_capacity = std::min(room, std::max(capacity_wanted(), kTrimmedWords));
+  metadata.trim(words, room * sizeof(Word), x_capacity * sizeof(Word));
   return true;
 }
 
-void StackCapture::give_back_outgrown(Metadata& metadata) {
-  if (!has_outgrown()) return;
-  metadata.give_back(x_outgrown, x_outgrown_capacity * sizeof(Word));
-  x_outgrown = nullptr;
+// Reads every word of somebody's frames: sanitizers would object to redzones, padding and races, none of which matter to a
+// conservative scan of a stopped thread.
+[[gnu::noinline]] __attribute__((no_sanitize("address", "thread", "undefined"))) void
+StackCapture::keep_from(const volatile Word* word, AddressRange range) {
+  const auto* const end = static_cast<const volatile Word*>(x_base);
+  // (The compiler reads members again after each store.)
+  Word* const words = x_words;
+  const std::size_t capacity = x_capacity;
+  std::size_t count = x_count;
+  for (; end - word >= static_cast<std::ptrdiff_t>(kLineWords) && count + kLineWords <= capacity;
+       word += kLineWords) {
+    if (end - word > static_cast<std::ptrdiff_t>(kWordsAhead))
+      __builtin_prefetch(const_cast<const Word*>(word + kWordsAhead));
+    count += keep_line(word, words + count, range);
+  }
+  for (; word < end; ++word) {  // the rest, or what there is still room for
+    const Word value = *word;
+    if (!range.contains(value)) continue;
+    if (count == capacity) break;
+    words[count] = value;
+    ++count;
+  }
+  x_rest = word < end ? word : nullptr;
+  x_kept = x_count = count;
 }
 
 bool current_stack_bounds(StackBounds& bounds) {

@@ -2,9 +2,9 @@
 //
 // Capturing is a filter: only words that fall into the heap's address range are kept, in a buffer that was made when the
 // thread attached. It runs on the thread that has stopped the others, or in a stopped thread's own signal handler, and touches
-// plain memory only. Where the buffer is too small it maps one that is large enough for all that is left, and goes on in that:
-// a system call and a page fault for each 512 words kept, 25 us for each MiB of a stack in which every 8th word refers to an object.
-// (To mark from the stack in the stop instead takes 0.4 ms for each MiB.)
+// plain memory only. Where the buffer is too small the stopper goes on in a larger one (go_on): system calls and a page fault for
+// each 512 words kept, which are nothing for a handler. Where memory is refused the marker reads such a stack while the world is
+// stopped: 2.6 ms for each MiB of references to different objects, three times as much.
 //
 // A word that only looks like a pointer, or a dead slot of a frame, keeps an object and all that hangs on it for as long as it
 // stands there. Nothing clears dead slots and no page is kept out of use for such words: they go with their frames, what lies
@@ -30,7 +30,8 @@ struct AddressRange {
 
 class StackCapture {
  public:
-  // To begin with. 8 bytes a word; only touched pages cost memory. A stack rarely has more words into the heap than this.
+  // To begin with. 8 bytes a word; only touched pages cost memory. A stack rarely has more words into the heap than this; when
+  // it does, the first stop that finds them makes a larger buffer.
   static constexpr std::size_t kCapacity = 4096;
   static constexpr std::size_t kBytes = kCapacity * sizeof(std::uintptr_t);
 
@@ -46,33 +47,29 @@ class StackCapture {
   std::uintptr_t* buffer() const { return x_words; }
   std::size_t capacity() const { return x_capacity; }
 
-  // Keeps the words of [top, base) that lie in `range`. `top` is rounded up to a word. Those that do not fit go into a larger buffer
-  // of `more`; they are only counted when there is none, when memory is refused, or when the last buffer that it has outgrown is
-  // still there.
-  void capture(const void* top, const void* base, AddressRange range, Metadata* more = nullptr);
+  // Keeps the words of [top, base) that lie in `range`, until there is no room for more. `top` is rounded up to a word.
+  void capture(const void* top, const void* base, AddressRange range);
+  // Keeps the others, too, in a buffer of `metadata` that it takes for all that is left and trims to what it has kept. False when
+  // memory is refused; it is as it was then. The buffer before must have been taken there, of capacity() words.
+  bool go_on(AddressRange range, Metadata& metadata);
 
-  // The buffer before the one that a capture has gone on in. It stays until the world runs: to unmap memory interrupts the CPUs of
-  // all threads.
-  bool has_outgrown() const { return x_outgrown != nullptr; }
-  void give_back_outgrown(Metadata& metadata);
-
-  // How many words the last capture would have kept with room for all.
-  std::size_t wanted() const { return x_wanted; }
+  // How many words the last capture has kept.
+  std::size_t kept() const { return x_kept; }
   // With some room to grow.
   std::size_t capacity_wanted() const {
-    const std::size_t capacity = std::bit_ceil(x_wanted + x_wanted / 4);
+    const std::size_t capacity = std::bit_ceil(x_kept + x_kept / 4);
     return capacity < kCapacity ? kCapacity : capacity;
   }
 
   // Nothing is kept any more.
   void clear() {
     x_count = 0;
-    x_complete = true;
+    x_rest = nullptr;
     x_top = x_base = nullptr;
   }
 
-  // The kept words, until the next capture. False when they did not fit: then the caller reads [top, base).
-  bool complete() const { return x_complete; }
+  // The kept words, until the next capture. Not complete when they did not fit: then the caller goes on, or reads [top, base).
+  bool complete() const { return x_rest == nullptr; }
   const std::uintptr_t* begin() const { return x_words; }
   const std::uintptr_t* end() const { return x_words + x_count; }
 
@@ -84,15 +81,13 @@ class StackCapture {
   }
 
  private:
-  bool grow(std::size_t count, std::size_t room, Metadata* more);
+  void keep_from(const volatile std::uintptr_t* word, AddressRange range);
 
   std::uintptr_t* x_words = nullptr;
   std::size_t x_capacity = 0;
-  std::uintptr_t* x_outgrown = nullptr;
-  std::size_t x_outgrown_capacity = 0;
   std::size_t x_count = 0;
-  std::size_t x_wanted = 0;
-  bool x_complete = true;
+  std::size_t x_kept = 0;
+  const volatile std::uintptr_t* x_rest = nullptr;  // from here on there was no room
   const void* x_top = nullptr;
   const void* x_base = nullptr;
 };

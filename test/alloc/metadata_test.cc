@@ -1,5 +1,6 @@
 #include "alloc/metadata.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -22,6 +23,13 @@ using tricolor::test::in_child;
 namespace {
 
 constexpr std::size_t kAlone = std::size_t{128} << 10;  // from here on a mapping of its own
+
+bool is_mapped(const char* p) {
+  unsigned char in_memory = 0;
+  char* const page =
+      const_cast<char*>(p - reinterpret_cast<std::uintptr_t>(p) % os::kernel_page_bytes());
+  return mincore(page, 1, &in_memory) == 0;
+}
 
 std::size_t rounded(std::size_t bytes) { return std::max<std::size_t>(64, std::bit_ceil(bytes)); }
 
@@ -59,6 +67,24 @@ TEST_CASE("blocks are zero, aligned and apart, also those used before") {
     }
   }
   for (const Block& block : blocks) metadata.give_back(block.begin, block.bytes);
+}
+
+TEST_CASE("of a large block the end can be given back") {
+  Metadata metadata;
+  constexpr std::size_t kBytes = 8 * Metadata::kTrimmedBytes;
+  const std::size_t fewer = GENERATE(1, 2, 8) * Metadata::kTrimmedBytes;
+  auto* const block = static_cast<char*>(metadata.take(kBytes));
+  REQUIRE(block != nullptr);
+  CHECK(metadata.mapped_bytes() == kBytes);
+  block[fewer - 1] = 'x';
+  metadata.trim(block, kBytes, fewer);
+  CHECK(metadata.mapped_bytes() == fewer);
+  CHECK(block[fewer - 1] == 'x');
+  CHECK(is_mapped(block + fewer - 1));
+  CHECK(is_mapped(block + kBytes - 1) == (fewer == kBytes));
+  metadata.give_back(block, fewer);
+  CHECK(metadata.mapped_bytes() == 0);
+  CHECK_FALSE(is_mapped(block));
 }
 
 TEST_CASE("a block given back serves the next request of its size, and no other") {

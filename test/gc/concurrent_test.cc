@@ -1,4 +1,5 @@
 // What can go wrong only while a cycle marks beside the program: a mark is held in its middle (held_mark.h).
+#include <sys/resource.h>
 #include <tricolor/gc.h>
 
 #include <array>
@@ -326,6 +327,43 @@ TEST_CASE("references on a large stack are marked beside the program") {
   if (runs) look();
   raise(step, 2);
   join(thread);
+}
+
+TEST_CASE("child has more on its stack than there is memory to capture", "[.child]") {
+  std::array<gc::ptr<Node>, 20'000> nodes;  // on this stack
+  for (std::size_t i = 0; i < nodes.size(); ++i) nodes[i] = make_node(i);
+  gc::array<gc::ptr<Node>> others = gc::make_array<gc::ptr<Node>>(nodes.size());
+  for (std::size_t i = 0; i < nodes.size(); ++i) others[i] = make_node(i);
+  gc::collect();  // starts threads
+  std::uint64_t bytes[2] = {};
+  const auto collect_with = [&](rlim_t limit) {
+    on_thread([&] {
+      std::array<gc::ptr<Node>, 20'000> mine;  // on another one, which has no large buffer yet
+      for (std::size_t i = 0; i < mine.size(); ++i) mine[i] = others[i];
+      rlimit before;
+      REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
+      const rlimit lower = {limit, before.rlim_max};
+      REQUIRE(setrlimit(RLIMIT_AS, &lower) == 0);
+      const std::uint64_t marked = gc::stats().stopped_marked_bytes_total;
+      gc::collect();
+      bytes[limit == 0] = gc::stats().stopped_marked_bytes_total - marked;
+      REQUIRE(setrlimit(RLIMIT_AS, &before) == 0);
+      for (std::size_t i = 0; i < mine.size(); ++i)
+        if (!tricolor::test::intact(mine[i], i)) FAIL_CHECK("lost " << i);
+    });
+  };
+  collect_with(RLIM_INFINITY);
+  collect_with(0);
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    if (!tricolor::test::intact(nodes[i], i)) FAIL_CHECK("lost " << i);
+  CHECK(bytes[0] <= 30 * sizeof(Node));
+  CHECK(bytes[1] >= nodes.size() * sizeof(Node) / 2);  // marked where it stands
+}
+TEST_CASE("references that there is no memory to capture are marked in the stop", "[process]") {
+  if (kShadowMemory) return;  // which takes the address space
+  const ProgramEnd end = run_program("child has more on its stack than there is memory to capture");
+  INFO(end.output);
+  CHECK(end.exit_code == 0);
 }
 
 TEST_CASE("child stores pointers in malloc memory over many cycles", "[.child]") {
