@@ -44,6 +44,26 @@ std::uint64_t sum_of(const void* bytes, std::size_t count) {
   return sum;
 }
 
+std::string_view file_of(std::string_view path) { return path.substr(path.rfind('/') + 1); }
+
+// Of a module that stays: fn(tag, name) for the libraries that it needs (DT_NEEDED), and for its own name (DT_SONAME).
+template <class Fn>
+void for_each_name(const ModuleMark& module, Fn fn) {
+  const auto* const entries = static_cast<const ElfW(Dyn)*>(module.dynamic);
+  if (entries == nullptr) return;
+  std::uintptr_t names = 0;
+  for (const ElfW(Dyn)* at = entries; at->d_tag != DT_NULL; ++at) {
+    if (at->d_tag == DT_STRTAB) names = at->d_un.d_ptr;
+  }
+  if (names == 0) return;
+  // Where the loader has not changed it into an address, because the section cannot be written, it is one in the file.
+  if (names < module.load_address) names += module.load_address;
+  for (const ElfW(Dyn)* at = entries; at->d_tag != DT_NULL; ++at) {
+    if (at->d_tag != DT_NEEDED && at->d_tag != DT_SONAME) continue;
+    fn(at->d_tag, std::string_view(reinterpret_cast<const char*>(names + at->d_un.d_val)));
+  }
+}
+
 }  // namespace
 
 bool LoaderWalk::next() {
@@ -115,6 +135,25 @@ ModuleMark LoaderWalk::mark() const {
   const std::size_t bytes = x_headers_count * sizeof(ElfW(Phdr));
   return {x_at,         x_entry.l_addr,   x_entry.l_ld,
           x_headers_at, read ? bytes : 0, is_program() ? 0 : sum_of(x_headers.data(), bytes)};
+}
+
+bool is_needed_by(std::span<const ModuleMark> started_with, const LoaderWalk& module) {
+  std::array<char, 512> path;
+  const std::string_view bytes(path.data(),
+                               os::read_maybe_unmapped(path.data(), module.name(), path.size()));
+  const std::size_t length = bytes.find('\0');
+  if (length == std::string_view::npos) return false;
+  const std::string_view file = file_of(bytes.substr(0, length));
+  bool is_needed = false;
+  bool is_other = false;
+  for (const ModuleMark& earlier : started_with) {
+    // It may be known to the loader by either.
+    if (file_of(earlier.entry->l_name) == file) return false;
+    for_each_name(earlier, [&](ElfW(Sxword) tag, std::string_view name) {
+      if (file_of(name) == file) (tag == DT_SONAME ? is_other : is_needed) = true;
+    });
+  }
+  return is_needed && !is_other;
 }
 
 bool is_loader_list(std::span<const ModuleMark> marks, std::size_t staying) {

@@ -73,6 +73,11 @@ class LoaderWalk {
   const void* x_headers_at = nullptr;
 };
 
+// Has the loader loaded it because one of these needs it, with which the program started? Then it is never closed either. (Behind the
+// loader itself in its list come libraries that only libraries need: every program that uses libunwind has liblzma there.) Said of
+// those that are in the file which that library names, when none before it is what is meant.
+bool is_needed_by(std::span<const ModuleMark> started_with, const LoaderWalk& module);
+
 // Does the loader's list consist of these modules now? The first `staying` of them, at least one, are what the program started
 // with: their entries are never unlinked, so of those only the last one's link can have changed, and that is all that a program
 // which opens nothing pays for. Takes no lock and allocates nothing.

@@ -47,17 +47,22 @@ bool SegmentList::update() {
     bool opened_later = false;
     x_staying = 1;  // the program
     for (LoaderWalk walk; walk.next();) {
+      if (opened_later && x_staying == modules && modules <= x_modules_capacity &&
+          is_needed_by({x_modules, x_staying}, walk)) {
+        ++x_staying;
+      }
+      const bool stays = !opened_later || x_staying > modules;
       if (modules < x_modules_capacity) x_modules[modules] = walk.mark();
       ++modules;
       if (!walk.is_sanitizer()) {
         for_each_writable(walk, [&](const char* begin, const char* end) {
           if (segments < x_capacity)
-            x_segments[segments] = {begin, end, !walk.is_program(), opened_later};
+            x_segments[segments] = {begin, end, !walk.is_program(), !stays};
           ++segments;
         });
       }
-      // The loader itself is the last of what a program starts with, and what is opened later comes behind it. (A program
-      // without a loader opens nothing, or all that it opens is later.)
+      // The loader itself is nearly the last of what a program starts with. (A program without a loader opens nothing, or all that it
+      // opens is later.)
       if (!opened_later && walk.load_address() == getauxval(AT_BASE)) {
         opened_later = true;
         x_staying = modules;

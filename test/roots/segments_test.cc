@@ -109,6 +109,67 @@ TEST_CASE("the globals of libraries are in segments") {
   REQUIRE(segment_of(list, stdout) != nullptr);  // a FILE inside libc's data
 }
 
+namespace {
+
+// Of what is writable of the library in that file: the last byte. Null when it is not loaded.
+const char* writable_of(const std::string& path) {
+  struct Search {
+    const std::string& path;
+    const char* found = nullptr;
+  } search{path};
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* argument) {
+        auto& wanted = *static_cast<Search*>(argument);
+        if (std::string(info->dlpi_name).find(wanted.path) == std::string::npos) return 0;
+        for (int i = 0; i < info->dlpi_phnum; ++i) {
+          const auto& header = info->dlpi_phdr[i];
+          if (header.p_type == PT_LOAD && (header.p_flags & PF_W) != 0)
+            wanted.found = reinterpret_cast<const char*>(info->dlpi_addr + header.p_vaddr +
+                                                         header.p_memsz - sizeof(void*));
+        }
+        return 1;
+      },
+      &search);
+  return search.found;
+}
+
+}  // namespace
+
+// libunwind needs it, and nothing else does: it comes behind the loader.
+TEST_CASE("a library that only a library needs stays, another one of its name does not") {
+  const char* const own = writable_of("/liblzma.so.5");
+  if (own == nullptr) {
+    WARN("skipped: libunwind does not need liblzma here");
+    return;
+  }
+  Metadata metadata;
+  SegmentList list(metadata);
+  REQUIRE(list.update());
+  REQUIRE(segment_of(list, own) != nullptr);
+  CHECK_FALSE(segment_of(list, own)->opened_later);
+
+  Dl_info info;
+  REQUIRE(dladdr(own, &info) != 0);
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("tricolor_segments_" + std::to_string(getpid()));
+  std::filesystem::create_directory(folder);
+  const std::string copy = folder / "liblzma.so.5";
+  std::filesystem::copy_file(info.dli_fname, copy);
+  void* const library = dlopen(copy.c_str(), RTLD_NOW | RTLD_LOCAL);
+  std::filesystem::remove_all(folder);
+  REQUIRE(library != nullptr);
+  const char* const other = writable_of(copy);
+  REQUIRE(other != own);
+  REQUIRE(list.update());
+  CHECK_FALSE(segment_of(list, own)->opened_later);
+  REQUIRE(segment_of(list, other) != nullptr);
+  CHECK(segment_of(list, other)->opened_later);
+  dlclose(library);
+  REQUIRE(list.update());
+  CHECK(segment_of(list, other) == nullptr);
+  CHECK_FALSE(segment_of(list, own)->opened_later);
+}
+
 TEST_CASE("a library that is opened after the first listing comes, and goes when it is closed") {
   Metadata metadata;
   SegmentList list(metadata);
