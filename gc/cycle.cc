@@ -165,8 +165,9 @@ std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
     if (!x_segments.update()) return std::nullopt;
     rehearse(Handshake::Purpose::arm);
     x_pacing.begin_stop(x_record.processors_count, x_record.number);
-    x_begin_ns = os::now_ns();
-    const std::uint64_t stop_ns = x_heap.handshake().stop(Handshake::Purpose::arm);
+    const Handshake::Stopped stopped = x_heap.handshake().stop(Handshake::Purpose::arm);
+    x_begin_ns = stopped.asked_ns;
+    const std::uint64_t stop_ns = stopped.all_ns - stopped.asked_ns;
     // A library opened since the list was made may hold roots. It stays open or another one comes: each time round a
     // thread has opened one, so this ends when the program stops doing that.
     if (!x_segments.may_be_outdated()) return stop_ns;
@@ -184,6 +185,7 @@ void Cycle::rehearse(Handshake::Purpose purpose) {
   touch_pages(&x_heap, sizeof x_heap);
   touch_lines(this, sizeof *this);
   if (purpose == Handshake::Purpose::arm) {
+    x_pacing.rehearse(start_of_cycle());
     touch_lines(x_segments.begin(),
                 sizeof(Segment) * static_cast<std::size_t>(x_segments.end() - x_segments.begin()));
     for (const Segment& segment : x_segments) {
@@ -256,16 +258,11 @@ bool Cycle::arm() {
   return true;
 }
 
-// World stopped.
-void Cycle::start_pacing() {
+CycleStart Cycle::start_of_cycle() const {
   const Allocator& allocator = x_heap.allocator();
-  Assists& assists = x_heap.assists();
-  assists.begin_cycle();
-  x_assist_cpu_ns_before = assists.cpu_ns();
-  x_reported_root_bytes = 0;
   CycleStart start;
   start.now_ns = os::now_ns();
-  start.live_bytes = x_record.heap_start_bytes + x_heap.allocator().held_outside_bytes();
+  start.live_bytes = x_record.heap_start_bytes + allocator.held_outside_bytes();
   start.heap_scan_bytes = x_numbers.heap_work_bytes.load(std::memory_order_relaxed) +
                           allocator.new_scan_bytes.load(std::memory_order_relaxed);
   // Of the last cycle, as far as this one does not know better yet.
@@ -277,6 +274,16 @@ void Cycle::start_pacing() {
   }
   start.cpus = x_record.processors_count;
   start.kind = kind();
+  return start;
+}
+
+// World stopped.
+void Cycle::start_pacing() {
+  Assists& assists = x_heap.assists();
+  assists.begin_cycle();
+  x_assist_cpu_ns_before = assists.cpu_ns();
+  x_reported_root_bytes = 0;
+  const CycleStart start = start_of_cycle();
   const Pacing::Begun begun = x_pacing.start_cycle(start);
   x_record.cons_mark_before = begun.cons_mark_before;
   x_record.first_assist_ratio = begun.ratio.work_per_byte;
@@ -413,9 +420,10 @@ void Cycle::mark_until_nothing_is_grey() {
       continue;
     perturb();
     x_pacing.begin_stop(x_record.processors_count, x_record.number);
-    x_marked_ns = os::now_ns();
     x_marked_cpu_ns = os::thread_cpu_ns();
-    count_stop(x_heap.handshake().stop(Handshake::Purpose::end));
+    const Handshake::Stopped stopped = x_heap.handshake().stop(Handshake::Purpose::end);
+    x_marked_ns = stopped.asked_ns;
+    count_stop(stopped.all_ns - stopped.asked_ns);
     const std::uint64_t before = x_crew.coordinator().marked_bytes();
     const bool ended = end_marking();
     x_stopped_bytes += x_crew.coordinator().marked_bytes() - before;

@@ -162,6 +162,7 @@ class Cycle {
   void open(Why why);
   bool arm();
   void rehearse(Handshake::Purpose purpose);
+  CycleStart start_of_cycle() const;
   void start_pacing();
   void report_root_work();
   std::optional<std::uint64_t> stop_with_all_segments();

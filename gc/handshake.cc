@@ -26,6 +26,8 @@ constexpr std::uint64_t kAskAgainNs = 1'000'000;
 // A thread that is busy with the heap finds the note of a stop within a microsecond. A signal to a thread on another CPU is an
 // interrupt there, which costs the sender up to 50 us in a virtual machine: so those that need one get it after this time.
 constexpr std::uint64_t kNotedNs = 10'000;
+// By then a thread that has a CPU has found it, unless it does something else than to use the heap.
+constexpr std::uint64_t kNotedAtOnceNs = 2'500;
 constexpr int kLooks = 100;  // a few microseconds
 // 0.1 ms or more: what it costs to put a thread to sleep and to wake it on a CPU that has gone to sleep, in a virtual machine.
 constexpr int kTurnsBeforeSleep = 200;
@@ -314,6 +316,8 @@ void Handshake::wait_for_noted(std::size_t running) {
       until_ns = now + kNotedNs;
     } else if (now >= until_ns) {
       return;
+    } else if (now >= until_ns - kNotedNs + kNotedAtOnceNs) {
+      os::yield();  // it may wait for this very CPU
     }
     running = left;
   }
@@ -353,9 +357,9 @@ std::size_t Handshake::count_running() {
   return running;
 }
 
-std::uint64_t Handshake::stop(Purpose purpose) {
+Handshake::Stopped Handshake::stop(Purpose purpose) {
   x_registry.lock();
-  const std::uint64_t begin_ns = os::now_ns();
+  const std::uint64_t asked_ns = os::now_ns();
   // S2 of [handshake.dekker].
   x_stop_word.fetch_add(purpose == Purpose::arm ? kArm : kEnd, std::memory_order_seq_cst);
   x_in_stop = nullptr;
@@ -381,10 +385,10 @@ std::uint64_t Handshake::stop(Purpose purpose) {
     if (m.found == MutatorState::running && (!is_inside || at_once)) ask(m);
   });
   wait_for_mutators(has_stopped);
-  const std::uint64_t stopped_ns = os::now_ns();
+  const std::uint64_t all_ns = os::now_ns();
   x_stopped = true;
   if (purpose == Purpose::arm) capture_all();
-  return stopped_ns - begin_ns;
+  return {asked_ns, all_ns};
 }
 
 // [handshake.capture-once]

@@ -98,8 +98,13 @@ class Handshake {
   // Uses what such a stop will use of mutators and of the kernel (rehearsal.h). The caller is no running mutator; the world runs.
   void rehearse(Purpose purpose);
 
-  // Stops every mutator; the caller is no running mutator. Returns the time from the request to the last one's stop.
-  std::uint64_t stop(Purpose purpose);
+  // Stops every mutator; the caller is no running mutator. Nobody is stopped before `asked_ns`: until then the caller may have waited
+  // for the registry, or for a CPU. (os::now_ns)
+  struct Stopped {
+    std::uint64_t asked_ns;
+    std::uint64_t all_ns;  // the last one has stopped
+  };
+  Stopped stop(Purpose purpose);
   // Lets all go on. Returns when they could (os::now_ns): who has been woken may take this CPU at once, and from then on what the
   // caller waits for is not the program's pause.
   std::uint64_t start();

@@ -53,6 +53,14 @@ void Pacing::publish() {
 
 // ---- while a cycle marks
 
+void Pacing::rehearse(const CycleStart& start) {
+  const Guard guard(x_lock);
+  Pacer trial = x_pacer;
+  trial.start_cycle(start);
+  (void)trial.assist_ratio(start.live_bytes, 0);
+  publish();  // what it was
+}
+
 Pacing::Begun Pacing::start_cycle(const CycleStart& start) {
   const Guard guard(x_lock);
   const double cons_mark_before = x_pacer.cons_mark();

@@ -52,6 +52,8 @@ class Pacing {
     AssistRatio ratio;
     std::uint64_t goal_bytes;
   };
+  // Uses what that will use (rehearsal.h); nothing comes of it.
+  void rehearse(const CycleStart& start);
   // World stopped.
   Begun start_cycle(const CycleStart& start);
   CycleOutcome end_cycle(const CycleEnd& end);

@@ -169,3 +169,18 @@ TEST_CASE("both stops of a cycle are rehearsed") {
   CHECK(rehearsed(Handshake::Purpose::arm) > begin_ns);
   if (marks_beside_the_program()) CHECK(rehearsed(Handshake::Purpose::end) > begin_ns);
 }
+
+TEST_CASE("a start of a cycle that is only rehearsed changes no goal") {
+  collect();
+  tricolor::impl::Pacing& pacing = Heap::existing()->cycle().pacing();
+  as_library_thread<HostKeptOut>([&] {
+    const std::uint64_t goal = pacing.goal_bytes();
+    tricolor::impl::CycleStart start;
+    start.now_ns = tricolor::impl::os::now_ns();
+    start.live_bytes = start.heap_scan_bytes = std::uint64_t{1} << 32;
+    pacing.rehearse(start);
+    CHECK(pacing.goal_bytes() == goal);
+    pacing.commit();
+    CHECK(pacing.goal_bytes() == goal);
+  });
+}
