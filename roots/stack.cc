@@ -16,7 +16,8 @@ namespace {
 using Word = std::uintptr_t;
 
 constexpr std::size_t kLineWords = 64 / sizeof(Word);
-// What lies so far ahead is fetched while a large stack is read: the processor by itself fetches nothing beyond the end of a page.
+// What lies so far ahead is fetched while a stack is read, and what lies less far before that begins: the processor by itself fetches
+// nothing beyond the end of a page, and of a stack that has just run on another one nearly every line has to come from there.
 // Of a stack that is in no cache, one word in 8 kept, 0.08 ms for each MiB, word by word 0.25 (bench/prototype, 4).
 constexpr std::size_t kWordsAhead = 8192 / sizeof(Word);
 
@@ -72,6 +73,9 @@ StackCapture::keep_from(const volatile Word* word, AddressRange range) {
   Word* const words = x_words;
   const std::size_t capacity = x_capacity;
   std::size_t count = x_count;
+  for (const volatile Word* at = word;
+       at < end && at - word < static_cast<std::ptrdiff_t>(kWordsAhead); at += kLineWords)
+    __builtin_prefetch(const_cast<const Word*>(at));
   for (; end - word >= static_cast<std::ptrdiff_t>(kLineWords) && count + kLineWords <= capacity;
        word += kLineWords) {
     if (end - word > static_cast<std::ptrdiff_t>(kWordsAhead))
