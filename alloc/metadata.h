@@ -22,7 +22,7 @@ class Metadata {
   void* take(std::size_t bytes);
   // `bytes` as it was taken.
   void give_back(void* block, std::size_t bytes);
-  // Leaves `fewer` of them, powers of two both and at least kTrimmedBytes. Costs next to nothing where the rest has not been touched.
+  // Leaves `fewer` of them, powers of two both and at least kTrimmedBytes. Costs next to nothing where the rest has no memory behind it yet.
   void trim(void* block, std::size_t bytes, std::size_t fewer);
   static constexpr std::size_t kTrimmedBytes = std::size_t{1} << 17;
 

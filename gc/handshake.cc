@@ -25,9 +25,8 @@ namespace {
 constexpr std::uint64_t kAskAgainNs = 1'000'000;
 // A thread that is busy with the heap finds the note of a stop within a microsecond. A signal to a thread on another CPU is an
 // interrupt there, which costs the sender up to 50 us in a virtual machine: so those that need one get it after this time.
-constexpr std::uint64_t kNotedNs = 10'000;
-// By then a thread that has a CPU has found it, unless it does something else than to use the heap.
-constexpr std::uint64_t kNotedAtOnceNs = 2'500;
+// (Nobody is to get this CPU before all have been asked: where threads compute and do not use the heap, one has it for 3 ms then.)
+constexpr std::uint64_t kNotedNs = 5'000;
 constexpr int kLooks = 100;  // a few microseconds
 // 0.1 ms or more: what it costs to put a thread to sleep and to wake it on a CPU that has gone to sleep, in a virtual machine.
 constexpr int kTurnsBeforeSleep = 200;
@@ -316,8 +315,6 @@ void Handshake::wait_for_noted(std::size_t running) {
       until_ns = now + kNotedNs;
     } else if (now >= until_ns) {
       return;
-    } else if (now >= until_ns - kNotedNs + kNotedAtOnceNs) {
-      os::yield();  // it may wait for this very CPU
     }
     running = left;
   }

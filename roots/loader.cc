@@ -1,5 +1,7 @@
 #include "roots/loader.h"
 
+#include <sys/auxv.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string_view>
@@ -44,24 +46,18 @@ std::uint64_t sum_of(const void* bytes, std::size_t count) {
   return sum;
 }
 
-std::string_view file_of(std::string_view path) { return path.substr(path.rfind('/') + 1); }
-
-// Of a module that stays: fn(tag, name) for the libraries that it needs (DT_NEEDED), and for its own name (DT_SONAME).
-template <class Fn>
-void for_each_name(const ModuleMark& module, Fn fn) {
-  const auto* const entries = static_cast<const ElfW(Dyn)*>(module.dynamic);
-  if (entries == nullptr) return;
-  std::uintptr_t names = 0;
-  for (const ElfW(Dyn)* at = entries; at->d_tag != DT_NULL; ++at) {
-    if (at->d_tag == DT_STRTAB) names = at->d_un.d_ptr;
-  }
-  if (names == 0) return;
-  // Where the loader has not changed it into an address, because the section cannot be written, it is one in the file.
-  if (names < module.load_address) names += module.load_address;
-  for (const ElfW(Dyn)* at = entries; at->d_tag != DT_NULL; ++at) {
-    if (at->d_tag != DT_NEEDED && at->d_tag != DT_SONAME) continue;
-    fn(at->d_tag, std::string_view(reinterpret_cast<const char*>(names + at->d_un.d_val)));
-  }
+// Of what follows the last slash of a path that may be gone: 0 then.
+std::uint64_t sum_of_file(const char* path) {
+  std::array<char, 512> bytes = {};
+  const std::string_view read(bytes.data(),
+                              os::read_maybe_unmapped(bytes.data(), path, bytes.size()));
+  const std::size_t length = read.find('\0');
+  if (length == std::string_view::npos || length == 0) return 0;
+  const std::string_view file =
+      read.substr(0, length).substr(read.substr(0, length).rfind('/') + 1);
+  std::uint64_t sum = 0xcbf29ce484222325;
+  for (const char c : file) sum = (sum ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return sum;
 }
 
 }  // namespace
@@ -137,23 +133,36 @@ ModuleMark LoaderWalk::mark() const {
           x_headers_at, read ? bytes : 0, is_program() ? 0 : sum_of(x_headers.data(), bytes)};
 }
 
-bool is_needed_by(std::span<const ModuleMark> started_with, const LoaderWalk& module) {
-  std::array<char, 512> path;
-  const std::string_view bytes(path.data(),
-                               os::read_maybe_unmapped(path.data(), module.name(), path.size()));
-  const std::size_t length = bytes.find('\0');
-  if (length == std::string_view::npos) return false;
-  const std::string_view file = file_of(bytes.substr(0, length));
-  bool is_needed = false;
-  bool is_other = false;
-  for (const ModuleMark& earlier : started_with) {
-    // It may be known to the loader by either.
-    if (file_of(earlier.entry->l_name) == file) return false;
-    for_each_name(earlier, [&](ElfW(Sxword) tag, std::string_view name) {
-      if (file_of(name) == file) (tag == DT_SONAME ? is_other : is_needed) = true;
-    });
+void NeededFiles::add_of(const LoaderWalk& module) {
+  std::array<ElfW(Dyn), 256> entries;
+  const std::size_t bytes =
+      os::read_maybe_unmapped(entries.data(), module.dynamic(), sizeof entries);
+  const std::span<const ElfW(Dyn)> read(entries.data(), bytes / sizeof entries[0]);
+  const auto end = std::find_if(read.begin(), read.end(),
+                                [](const ElfW(Dyn) & entry) { return entry.d_tag == DT_NULL; });
+  const auto names = std::find_if(read.begin(), end,
+                                  [](const ElfW(Dyn) & entry) { return entry.d_tag == DT_STRTAB; });
+  if (names == end) return;
+  for (auto at = read.begin(); at != end && x_count < x_sums.size(); ++at) {
+    if (at->d_tag != DT_NEEDED) continue;
+    // Where the loader has not made an address of it, because the section cannot be written, it is one in the file.
+    const std::uintptr_t name = names->d_un.d_ptr + at->d_un.d_val;
+    std::uint64_t sum = sum_of_file(reinterpret_cast<const char*>(name));
+    if (sum == 0) sum = sum_of_file(reinterpret_cast<const char*>(name + module.load_address()));
+    if (sum != 0) x_sums[x_count++] = sum;
   }
-  return is_needed && !is_other;
+}
+
+bool NeededFiles::has(const LoaderWalk& module) const {
+  const std::uint64_t sum = sum_of_file(module.name());
+  return sum != 0 &&
+         std::find(x_sums.begin(), x_sums.begin() + x_count, sum) != x_sums.begin() + x_count;
+}
+
+// Where the program was started by naming the loader, the kernel does not say.
+std::uintptr_t loader_address() {
+  const std::uintptr_t address = getauxval(AT_BASE);
+  return address != 0 ? address : _r_debug.r_ldbase;
 }
 
 bool is_loader_list(std::span<const ModuleMark> marks, std::size_t staying) {

@@ -51,6 +51,8 @@ class LoaderWalk {
   const char* name() const { return x_entry.l_name; }
   // Does it hold no roots, whatever its headers say?
   bool is_sanitizer() const;
+  // Its dynamic section. Likewise.
+  const ElfW(Dyn) * dynamic() const { return x_entry.l_ld; }
   // The loader's entry; null in a static program.
   const link_map* entry() const { return x_at; }
   ModuleMark mark() const;
@@ -73,10 +75,22 @@ class LoaderWalk {
   const void* x_headers_at = nullptr;
 };
 
-// Has the loader loaded it because one of these needs it, with which the program started? Then it is never closed either. (Behind the
-// loader itself in its list come libraries that only libraries need: every program that uses libunwind has liblzma there.) Said of
-// those that are in the file which that library names, when none before it is what is meant.
-bool is_needed_by(std::span<const ModuleMark> started_with, const LoaderWalk& module);
+// The libraries that modules need (DT_NEEDED), by file. Those that the program and its libraries need are loaded before it begins and
+// never closed; and they need not come before the loader itself in its list: libraries that only libraries need come behind it, as
+// liblzma does in every program that uses libunwind. Names only suggest it: one file may have several, and they are kept as sums.
+class NeededFiles {
+ public:
+  // As many as there is room for.
+  void add_of(const LoaderWalk& module);
+  bool has(const LoaderWalk& module) const;
+
+ private:
+  std::array<std::uint64_t, 1024> x_sums;
+  std::size_t x_count = 0;
+};
+
+// Where the loader itself lies; 0 in a static program.
+std::uintptr_t loader_address();
 
 // Does the loader's list consist of these modules now? The first `staying` of them, at least one, are what the program started
 // with: their entries are never unlinked, so of those only the last one's link can have changed, and that is all that a program

@@ -1,7 +1,6 @@
 #include "roots/segments.h"
 
 #include <dlfcn.h>
-#include <sys/auxv.h>
 
 #include <algorithm>
 
@@ -41,29 +40,28 @@ bool SegmentList::may_be_outdated() const {
 }
 
 bool SegmentList::update() {
+  const std::uintptr_t loader = loader_address();
   while (may_be_outdated()) {
     std::size_t modules = 0;  // counted even when they do not fit
     std::size_t segments = 0;
     bool opened_later = false;
     x_staying = 1;  // the program
+    NeededFiles needed;
     for (LoaderWalk walk; walk.next();) {
-      if (opened_later && x_staying == modules && modules <= x_modules_capacity &&
-          is_needed_by({x_modules, x_staying}, walk)) {
-        ++x_staying;
-      }
-      const bool stays = !opened_later || x_staying > modules;
+      const bool is_needed = !opened_later || needed.has(walk);
+      if (is_needed) needed.add_of(walk);
       if (modules < x_modules_capacity) x_modules[modules] = walk.mark();
       ++modules;
       if (!walk.is_sanitizer()) {
         for_each_writable(walk, [&](const char* begin, const char* end) {
           if (segments < x_capacity)
-            x_segments[segments] = {begin, end, !walk.is_program(), !stays};
+            x_segments[segments] = {begin, end, !walk.is_program(), opened_later,
+                                    opened_later && is_needed};
           ++segments;
         });
       }
-      // The loader itself is nearly the last of what a program starts with. (A program without a loader opens nothing, or all that it
-      // opens is later.)
-      if (!opened_later && walk.load_address() == getauxval(AT_BASE)) {
+      // What is opened later comes behind the loader itself. (A program without one opens nothing, or all that it opens is later.)
+      if (!opened_later && walk.load_address() == loader) {
         opened_later = true;
         x_staying = modules;
       }

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 #include <tricolor/gc.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
@@ -342,7 +343,7 @@ TEST_CASE("child has more on its stack than there is memory to capture", "[.chil
       for (std::size_t i = 0; i < mine.size(); ++i) mine[i] = others[i];
       rlimit before;
       REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
-      const rlimit lower = {limit, before.rlim_max};
+      const rlimit lower = {std::min(limit, before.rlim_max), before.rlim_max};
       REQUIRE(setrlimit(RLIMIT_AS, &lower) == 0);
       const std::uint64_t marked = gc::stats().stopped_marked_bytes_total;
       gc::collect();
