@@ -242,8 +242,7 @@ bool Cycle::arm() {
     m.capture.clear();
   });
   // What is unmapped by dlclose takes references with it that no barrier sees; so do libraries that may be closed before they
-  // are pinned. Those that the program started with stay, and so do those that are pinned already. (What only names say that it has
-  // started with is read here once, and pinned after this cycle.)
+  // are pinned. Those that the program started with stay, and so do those that are pinned already.
   for (Segment& segment : x_segments) {
     if (may_be_closed(segment)) mark_segment(segment);
   }
@@ -383,8 +382,7 @@ void Cycle::mark_segment(Segment& segment) {
   if (is_planted(Fault::no_global_roots)) return;
   const std::uint64_t before = x_crew.coordinator().words_found();
   mark_through_kernel(segment.begin, segment.end);
-  if (!segment.may_go || segment.held_roots) return;
-  if (!segment.is_needed && x_crew.coordinator().words_found() == before) return;
+  if (!segment.may_go || segment.held_roots || x_crew.coordinator().words_found() == before) return;
   // To pin a library once more would cost as many system calls as there are libraries.
   const bool is_pinned =
       std::find(x_pinned.addresses, x_pinned.end(), segment.begin) != x_pinned.end();

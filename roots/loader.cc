@@ -1,5 +1,6 @@
 #include "roots/loader.h"
 
+#include <dlfcn.h>
 #include <sys/auxv.h>
 
 #include <algorithm>
@@ -60,7 +61,34 @@ std::uint64_t sum_of_file(const char* path) {
   return sum;
 }
 
+std::size_t at_start = 0;
+
+// Where this library itself comes before the loader in the list, it is one that the program starts with.
+[[gnu::constructor]] void count_modules() {
+  Dl_info info;
+  link_map* own = nullptr;
+  if (dladdr1(reinterpret_cast<const void*>(&count_modules), &info, reinterpret_cast<void**>(&own),
+              RTLD_DL_LINKMAP) == 0)
+    return;
+  const std::uintptr_t loader = loader_address();
+  bool has_seen_own = false;
+  bool is_of_start = false;
+  std::size_t count = 0;
+  for (const link_map* at = first_entry(); at != nullptr; at = next_after(at)) {
+    ++count;
+    has_seen_own |= at == own;
+    is_of_start |= has_seen_own && at->l_addr == loader;
+  }
+  if (is_of_start) at_start = count;
+}
+
 }  // namespace
+
+// Where the program was started by naming the loader, the kernel does not say.
+std::uintptr_t loader_address() {
+  const std::uintptr_t address = getauxval(AT_BASE);
+  return address != 0 ? address : _r_debug.r_ldbase;
+}
 
 bool LoaderWalk::next() {
   if (x_entries == kMostEntries) return false;
@@ -133,6 +161,8 @@ ModuleMark LoaderWalk::mark() const {
           x_headers_at, read ? bytes : 0, is_program() ? 0 : sum_of(x_headers.data(), bytes)};
 }
 
+std::size_t modules_at_start() { return at_start; }
+
 void NeededFiles::add_of(const LoaderWalk& module) {
   std::array<ElfW(Dyn), 256> entries;
   const std::size_t bytes =
@@ -149,7 +179,8 @@ void NeededFiles::add_of(const LoaderWalk& module) {
     const std::uintptr_t name = names->d_un.d_ptr + at->d_un.d_val;
     std::uint64_t sum = sum_of_file(reinterpret_cast<const char*>(name));
     if (sum == 0) sum = sum_of_file(reinterpret_cast<const char*>(name + module.load_address()));
-    if (sum != 0) x_sums[x_count++] = sum;
+    const auto known = x_sums.begin() + x_count;
+    if (sum != 0 && std::find(x_sums.begin(), known, sum) == known) x_sums[x_count++] = sum;
   }
 }
 
@@ -157,12 +188,6 @@ bool NeededFiles::has(const LoaderWalk& module) const {
   const std::uint64_t sum = sum_of_file(module.name());
   return sum != 0 &&
          std::find(x_sums.begin(), x_sums.begin() + x_count, sum) != x_sums.begin() + x_count;
-}
-
-// Where the program was started by naming the loader, the kernel does not say.
-std::uintptr_t loader_address() {
-  const std::uintptr_t address = getauxval(AT_BASE);
-  return address != 0 ? address : _r_debug.r_ldbase;
 }
 
 bool is_loader_list(std::span<const ModuleMark> marks, std::size_t staying) {

@@ -75,9 +75,14 @@ class LoaderWalk {
   const void* x_headers_at = nullptr;
 };
 
-// The libraries that modules need (DT_NEEDED), by file. Those that the program and its libraries need are loaded before it begins and
-// never closed; and they need not come before the loader itself in its list: libraries that only libraries need come behind it, as
-// liblzma does in every program that uses libunwind. Names only suggest it: one file may have several, and they are kept as sums.
+// How many modules the list had when this library was initialised, if it was with the program; 0 where it was opened later. All that
+// the program starts with is loaded before anything is initialised. (What the initialisation of another library has opened before this
+// one's is among them, too.)
+std::size_t modules_at_start();
+
+// The libraries that modules need (DT_NEEDED), by file; kept as sums. What the program and its libraries need is loaded before it
+// begins and never closed, and need not come before the loader itself in its list: libraries that only libraries need come behind it,
+// as liblzma does in every program that uses libunwind.
 class NeededFiles {
  public:
   // As many as there is room for.

@@ -48,20 +48,19 @@ bool SegmentList::update() {
     x_staying = 1;  // the program
     NeededFiles needed;
     for (LoaderWalk walk; walk.next();) {
-      const bool is_needed = !opened_later || needed.has(walk);
-      if (is_needed) needed.add_of(walk);
+      const bool stays = !opened_later || (modules < modules_at_start() && needed.has(walk));
+      if (stays) needed.add_of(walk);
       if (modules < x_modules_capacity) x_modules[modules] = walk.mark();
       ++modules;
       if (!walk.is_sanitizer()) {
         for_each_writable(walk, [&](const char* begin, const char* end) {
           if (segments < x_capacity)
-            x_segments[segments] = {begin, end, !walk.is_program(), opened_later,
-                                    opened_later && is_needed};
+            x_segments[segments] = {begin, end, !walk.is_program(), !stays};
           ++segments;
         });
       }
-      // What is opened later comes behind the loader itself. (A program without one opens nothing, or all that it opens is later.)
-      if (!opened_later && walk.load_address() == loader) {
+      // What is opened later comes behind the loader itself, or where there is none behind the program.
+      if (!opened_later && (loader == 0 || walk.load_address() == loader)) {
         opened_later = true;
         x_staying = modules;
       }
