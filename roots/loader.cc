@@ -1,14 +1,17 @@
 #include "roots/loader.h"
 
-#include <dlfcn.h>
 #include <sys/auxv.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <string_view>
 
 #include "alloc/base/os.h"
 #include "alloc/base/sanitizer.h"
+
+// The dynamic section of the module that this is linked into; null in a static program.
+extern ElfW(Dyn) _DYNAMIC[] __attribute__((weak, visibility("hidden")));
 
 namespace tricolor::impl {
 
@@ -61,26 +64,17 @@ std::uint64_t sum_of_file(const char* path) {
   return sum;
 }
 
-std::size_t at_start = 0;
+// The libraries that modules need, by file; kept as sums.
+class NeededFiles {
+ public:
+  // As many as there is room for.
+  void add_of(const LoaderWalk& module);
+  bool has(const LoaderWalk& module) const;
 
-// Where this library itself comes before the loader in the list, it is one that the program starts with.
-[[gnu::constructor]] void count_modules() {
-  Dl_info info;
-  link_map* own = nullptr;
-  if (dladdr1(reinterpret_cast<const void*>(&count_modules), &info, reinterpret_cast<void**>(&own),
-              RTLD_DL_LINKMAP) == 0)
-    return;
-  const std::uintptr_t loader = loader_address();
-  bool has_seen_own = false;
-  bool is_of_start = false;
-  std::size_t count = 0;
-  for (const link_map* at = first_entry(); at != nullptr; at = next_after(at)) {
-    ++count;
-    has_seen_own |= at == own;
-    is_of_start |= has_seen_own && at->l_addr == loader;
-  }
-  if (is_of_start) at_start = count;
-}
+ private:
+  std::array<std::uint64_t, 1024> x_sums;
+  std::size_t x_count = 0;
+};
 
 }  // namespace
 
@@ -161,7 +155,7 @@ ModuleMark LoaderWalk::mark() const {
           x_headers_at, read ? bytes : 0, is_program() ? 0 : sum_of(x_headers.data(), bytes)};
 }
 
-std::size_t modules_at_start() { return at_start; }
+namespace {
 
 void NeededFiles::add_of(const LoaderWalk& module) {
   std::array<ElfW(Dyn), 256> entries;
@@ -189,6 +183,30 @@ bool NeededFiles::has(const LoaderWalk& module) const {
   return sum != 0 &&
          std::find(x_sums.begin(), x_sums.begin() + x_count, sum) != x_sums.begin() + x_count;
 }
+
+// Relaxed: a cycle may run before it is known, in the initialisation of another library.
+std::atomic<std::size_t> at_start{0};
+
+[[gnu::constructor(101)]] void find_modules_at_start() {
+  const std::uintptr_t loader = loader_address();
+  NeededFiles needed;
+  std::size_t count = 0;
+  bool is_own_among_them = false;
+  bool is_behind_loader = false;
+  for (LoaderWalk walk; walk.next();) {
+    if (is_behind_loader && !needed.has(walk)) break;
+    needed.add_of(walk);
+    ++count;
+    is_own_among_them |= walk.dynamic() == _DYNAMIC;
+    is_behind_loader |= walk.load_address() == loader;
+    if (is_behind_loader && !is_own_among_them) return;
+  }
+  if (is_behind_loader) at_start.store(count, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+std::size_t modules_at_start() { return at_start.load(std::memory_order_relaxed); }
 
 bool is_loader_list(std::span<const ModuleMark> marks, std::size_t staying) {
   if (marks.empty() || marks.front().entry != first_entry()) return false;

@@ -75,24 +75,12 @@ class LoaderWalk {
   const void* x_headers_at = nullptr;
 };
 
-// How many modules the list had when this library was initialised, if it was with the program; 0 where it was opened later. All that
-// the program starts with is loaded before anything is initialised. (What the initialisation of another library has opened before this
-// one's is among them, too.)
+// How many modules, from the list's beginning on, the program starts with, as far as is known; 0: nothing is. They are never closed. They
+// need not all come before the loader itself: libraries that only libraries need come behind it, as liblzma does in every program that
+// uses libunwind. All are loaded before anything is initialised, so they are those that are there when this library is, as long as one
+// of them needs the file (DT_NEEDED). That is wrong where an earlier initialisation opens, and somebody later closes, a file of a name
+// that one of them needs and has found under another name. Nothing is known where this library is not among them itself.
 std::size_t modules_at_start();
-
-// The libraries that modules need (DT_NEEDED), by file; kept as sums. What the program and its libraries need is loaded before it
-// begins and never closed, and need not come before the loader itself in its list: libraries that only libraries need come behind it,
-// as liblzma does in every program that uses libunwind.
-class NeededFiles {
- public:
-  // As many as there is room for.
-  void add_of(const LoaderWalk& module);
-  bool has(const LoaderWalk& module) const;
-
- private:
-  std::array<std::uint64_t, 1024> x_sums;
-  std::size_t x_count = 0;
-};
 
 // Where the loader itself lies; 0 in a static program.
 std::uintptr_t loader_address();

@@ -46,10 +46,8 @@ bool SegmentList::update() {
     std::size_t segments = 0;
     bool opened_later = false;
     x_staying = 1;  // the program
-    NeededFiles needed;
     for (LoaderWalk walk; walk.next();) {
-      const bool stays = !opened_later || (modules < modules_at_start() && needed.has(walk));
-      if (stays) needed.add_of(walk);
+      const bool stays = !opened_later || modules < modules_at_start();
       if (modules < x_modules_capacity) x_modules[modules] = walk.mark();
       ++modules;
       if (!walk.is_sanitizer()) {

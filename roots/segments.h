@@ -19,8 +19,9 @@ namespace tricolor::impl {
 struct Segment {
   const char* begin;
   const char* end;
-  bool may_go = false;        // of a library, not of the program
-  bool opened_later = false;  // not among those that the program started with: it may be closed
+  bool may_go = false;  // of a library, not of the program
+  bool opened_later =
+      false;  // not known to be among those that the program started with: it may be closed
   bool held_roots =
       false;  // a cycle has found some here since the segment was listed; written by the collector
 };

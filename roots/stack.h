@@ -43,6 +43,7 @@ class StackCapture {
     x_words = words;
     x_capacity = capacity;
     x_count = 0;
+    x_rest = nullptr;
   }
   std::uintptr_t* buffer() const { return x_words; }
   std::size_t capacity() const { return x_capacity; }
