@@ -504,18 +504,20 @@ TEST_CASE("child makes large objects of what dead ones have left", "[.child]") {
   action.sa_flags = SA_RESTART;
   REQUIRE(sigaction(SIGUSR1, &action, nullptr) == 0);
   const pthread_t self = pthread_self();
-  repeat([&](std::uint64_t) {
+  repeat([&](std::uint64_t round) {
     std::vector<gc::root<Node>> roots(kNodes);
     std::vector<Hidden> nodes;
-    Hidden dead;
+    std::array<Hidden, 2> dead;  // what is made lies over one of them, or else the next round tries
     on_thread([&] {
-      const auto words = gc::make_array_for_overwrite<std::uintptr_t>(kWords);
       for (std::size_t i = 0; i < kNodes; ++i) {
         roots[i] = make_node(i);
         nodes.emplace_back(roots[i].get());
       }
-      for (std::size_t i = 0; i < kWords; ++i) words[i] = nodes[i % kNodes].address();
-      dead = Hidden(words.data());
+      for (Hidden& place : dead) {
+        const auto words = gc::make_array_for_overwrite<std::uintptr_t>(kWords);
+        for (std::size_t i = 0; i < kWords; ++i) words[i] = nodes[i % kNodes].address();
+        place = Hidden(words.data());
+      }
     });
     collect();
     roots.clear();
@@ -524,7 +526,11 @@ TEST_CASE("child makes large objects of what dead ones have left", "[.child]") {
     may_go_on = holds = is_made = false;
     std::thread other = start_thread([&] {
       const gc::thread_scope attach;
-      while (!is_zero(dead) && !is_made) gc::safepoint();
+      // Every other round after so many polls, which goes through all that it may take.
+      const std::uint64_t most = round % 2 == 0 ? UINT64_MAX : 1'000 * (round % 64);
+      for (std::uint64_t polls = 0;
+           polls < most && !is_zero(dead[0]) && !is_zero(dead[1]) && !is_made; ++polls)
+        gc::safepoint();
       pthread_kill(self, SIGUSR1);
       while (!holds) gc::safepoint();
       gc::collect();
