@@ -121,7 +121,7 @@ TEST_CASE("before an arming stop the buffers for captures are there") {
     });
   });
   wait_until(ready, 1);
-  collect();  // finds that the buffer is too small
+  collect();  // makes a larger buffer
   collect();
   const tricolor::impl::StackCapture& capture = mutator.load()->capture;
   REQUIRE(capture.kept() > 30'000 / 2);
