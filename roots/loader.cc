@@ -208,18 +208,20 @@ std::atomic<std::size_t> at_start{0};
 
 std::size_t modules_at_start() { return at_start.load(std::memory_order_relaxed); }
 
-bool is_loader_list(std::span<const ModuleMark> marks, std::size_t staying) {
+bool is_loader_list(std::span<const ModuleMark> marks, StayingModules staying) {
   if (marks.empty() || marks.front().entry != first_entry()) return false;
   if (first_entry() == nullptr) return true;  // a static program
   const auto next_of = [&](std::size_t i) {
     return i + 1 < marks.size() ? marks[i + 1].entry : nullptr;
   };
-  if (next_after(marks[staying - 1].entry) != next_of(staying - 1)) return false;
+  for (std::size_t i = staying.loader - 1; i < staying.all; ++i) {
+    if (next_after(marks[i].entry) != next_of(i)) return false;
+  }
   // Many at once: a system call costs more than what it reads.
   std::array<char, 16 << 10> bytes;
   std::array<os::Piece, 32> pieces;
   const auto bytes_of = [](const ModuleMark& m) { return sizeof(link_map) + m.headers_bytes; };
-  for (std::size_t begin = staying, end = staying; begin < marks.size(); begin = end) {
+  for (std::size_t begin = staying.all, end = staying.all; begin < marks.size(); begin = end) {
     std::size_t count = 0;
     for (std::size_t length = 0; end < marks.size(); ++end) {
       length += bytes_of(marks[end]);

@@ -85,9 +85,16 @@ std::size_t modules_at_start();
 // Where the loader itself lies; 0 in a static program.
 std::uintptr_t loader_address();
 
-// Does the loader's list consist of these modules now? The first `staying` of them, at least one, are what the program started
-// with: their entries are never unlinked, so of those only the last one's link can have changed, and that is all that a program
-// which opens nothing pays for. Takes no lock and allocates nothing.
-bool is_loader_list(std::span<const ModuleMark> marks, std::size_t staying);
+// Which modules of the list are never closed: the first `loader` of them, at least one, are those up to the loader itself, or the
+// program. Then come others that the program started with, up to `all`, as far as modules_at_start() is right.
+struct StayingModules {
+  std::size_t loader = 1;
+  std::size_t all = 1;
+};
+
+// Does the loader's list consist of these modules now? Entries that are never unlinked have links that can change, of those up to
+// the loader only the last one, and that is all that a program which opens nothing pays for. (Those behind the loader are followed link by
+// link: what is read is linked then, also where one has been closed.) Takes no lock and allocates nothing.
+bool is_loader_list(std::span<const ModuleMark> marks, StayingModules staying);
 
 }  // namespace tricolor::impl

@@ -45,11 +45,12 @@ bool SegmentList::update() {
     std::size_t modules = 0;  // counted even when they do not fit
     std::size_t segments = 0;
     bool opened_later = false;
-    x_staying = 1;  // the program
+    x_staying = {};
     for (LoaderWalk walk; walk.next();) {
       const bool stays = !opened_later || modules < modules_at_start();
       if (modules < x_modules_capacity) x_modules[modules] = walk.mark();
       ++modules;
+      if (stays) x_staying.all = modules;
       if (!walk.is_sanitizer()) {
         for_each_writable(walk, [&](const char* begin, const char* end) {
           if (segments < x_capacity)
@@ -60,7 +61,7 @@ bool SegmentList::update() {
       // What is opened later comes behind the loader itself, or where there is none behind the program.
       if (!opened_later && (loader == 0 || walk.load_address() == loader)) {
         opened_later = true;
-        x_staying = modules;
+        x_staying.loader = modules;
       }
     }
     x_modules_count = std::min(modules, x_modules_capacity);

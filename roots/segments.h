@@ -52,7 +52,7 @@ class SegmentList {
   ModuleMark* x_modules = nullptr;  // that they were found in
   std::size_t x_modules_count = 0;
   std::size_t x_modules_capacity = 0;
-  std::size_t x_staying = 1;  // the first of them, with which the program started
+  StayingModules x_staying;
   bool x_complete = false;
 };
 
