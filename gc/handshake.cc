@@ -479,8 +479,7 @@ void Handshake::wait_for_mutators(Done is_done) {
       name_laggards(now - begin_ns);
       warn_ns *= 2;
     }
-    look_for_change(x_arrivals, arrivals);
-    os::futex_wait(x_arrivals, arrivals, kAskAgainNs);
+    if (!look_for_change(x_arrivals, arrivals)) os::futex_wait(x_arrivals, arrivals, kAskAgainNs);
   }
 }
 
@@ -490,11 +489,14 @@ std::uint64_t Handshake::start() {
   // carries into the count of stops.
   const std::uint32_t step = x_stop_word.load(std::memory_order_relaxed) & kStepMask;
   x_stop_word.fetch_add(kStepMask + 1 - step, std::memory_order_seq_cst);
-  const std::uint64_t now_ns = os::now_ns();
-  const std::uint64_t cpu_ns = os::thread_cpu_ns();
-  os::futex_wake_all(x_stop_word);
+  std::uint64_t now_ns = os::now_ns();
+  if (x_asleep.load(std::memory_order_seq_cst) != 0) {
+    const std::uint64_t cpu_ns = os::thread_cpu_ns();
+    os::futex_wake_all(x_stop_word);
+    now_ns += os::thread_cpu_ns() - cpu_ns;
+  }
   x_registry.unlock();
-  return now_ns + (os::thread_cpu_ns() - cpu_ns);
+  return now_ns;
 }
 
 void Handshake::ask(Mutator& mutator) {
@@ -586,6 +588,7 @@ void Handshake::lock_for_fork(const Mutator* forking) {
 
 void Handshake::forget_others(Mutator* survivor) {
   x_listing.store(kForks, std::memory_order_relaxed);  // who was at it is gone
+  x_asleep.store(0, std::memory_order_relaxed);        // as are these
   for_each_mutator([&](Mutator& m) {
     if (&m == survivor) return;
     x_seats.give_back(m);
@@ -724,23 +727,30 @@ void Handshake::announce() {
 // The next step of a stop is a few microseconds away: looking for it is quicker than sleeping. Whoever looks offers its CPU
 // again and again to those that wait for one, of whom one may be who is looked for: with two threads to stop and the stopper on
 // two CPUs one of the three always waits, so it is offered first. Where there are more threads than that they sleep at once.
-// Relaxed: who looks asks again.
-void Handshake::look_for_change(const std::atomic<std::uint32_t>& word, std::uint32_t from) const {
+// True when it has changed. Relaxed: who looks asks again.
+bool Handshake::look_for_change(const std::atomic<std::uint32_t>& word, std::uint32_t from) const {
   const std::size_t awake = x_awake.load(std::memory_order_relaxed);
-  if (awake > x_cpus) return;
+  if (awake > x_cpus) return false;
   if (awake == x_cpus) os::yield();
   for (int turn = 0; turn < kTurnsBeforeSleep; ++turn) {
     for (int look = 0; look < kLooksATurn; ++look) {
-      if (word.load(std::memory_order_relaxed) != from) return;
+      if (word.load(std::memory_order_relaxed) != from) return true;
       os::relax();
     }
     os::yield();
   }
+  return false;
 }
 
-void Handshake::wait_for_change(std::uint32_t word) const {
-  look_for_change(x_stop_word, word);
+void Handshake::wait_for_change(std::uint32_t word) {
+  if (!look_for_change(x_stop_word, word)) sleep_until_change(word);
+}
+
+// [handshake.wake]
+void Handshake::sleep_until_change(std::uint32_t word) {
+  x_asleep.fetch_add(1, std::memory_order_seq_cst);
   os::futex_wait(x_stop_word, word);
+  x_asleep.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void Handshake::enter_blocked(Mutator& mutator, void* top, MutatorState state) {
@@ -783,7 +793,7 @@ void Handshake::leave_blocked(Mutator& mutator) {
       if (away == MutatorState::waiting) {
         wait_for_change(word);
       } else {
-        os::futex_wait(x_stop_word, word);  // asleep, for there may be many
+        sleep_until_change(word);  // there may be many
       }
     }
   }

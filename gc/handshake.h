@@ -50,6 +50,10 @@
 // Invariant [handshake.no-host-lock]: between stop() and start() nothing here or in what runs there allocates from malloc, uses
 //   stdio, or calls the loader.
 //
+// Invariant [handshake.wake]: who sleeps until the stop word changes is woken when it does. It counts itself before it looks at the word
+//   once more (the kernel does, before it lets it sleep), and the stopper changes the word before it looks at the count, all of it
+//   sequentially consistent: one sees the other. Where nobody sleeps the stopper wakes nobody, which is a system call.
+//
 // All of that but memory orders is modelled in test/model/handshake.pml.
 //
 // A stop is short as long as nobody sleeps or is interrupted: to wake a thread on an idle CPU, or to signal one that runs on
@@ -216,8 +220,9 @@ class Handshake {
   bool world_runs() const {
     return (x_stop_word.load(std::memory_order_seq_cst) & kStepMask) == kRun;
   }
-  void look_for_change(const std::atomic<std::uint32_t>& word, std::uint32_t from) const;
-  void wait_for_change(std::uint32_t word) const;
+  bool look_for_change(const std::atomic<std::uint32_t>& word, std::uint32_t from) const;
+  void wait_for_change(std::uint32_t word);
+  void sleep_until_change(std::uint32_t word);
   void announce();
   void capture_all();
   void stay_stopped(Mutator& mutator, const void* top);
@@ -272,6 +277,8 @@ class Handshake {
 
   // Written by the stopper, waited for by those that it has stopped.
   std::atomic<std::uint32_t> x_stop_word{0};
+  // Threads that sleep until the stop word changes.
+  std::atomic<std::uint32_t> x_asleep{0};
   // Counts what mutators say; the stopper waits for it to change.
   std::atomic<std::uint32_t> x_arrivals{0};
 };
