@@ -73,10 +73,10 @@ bool Cycle::create() {
 void Cycle::run(Why why) {
   finish_previous_sweep();
   open(why);
-  if (!arm()) return;
+  if (!make_stop(Handshake::Purpose::arm)) return;
+  begin_share();
   mark_roots();
   mark_until_nothing_is_grey();
-  start_sweeping();
   close();
 }
 
@@ -104,6 +104,7 @@ void Cycle::open(Why why) {
   allocator.black_bytes.store(0, std::memory_order_relaxed);
   x_stack_bytes = 0;
   x_globals_bytes = 0;
+  x_coordinator_cpu_ns = 0;
   x_longest_pause_ns = 0;
   const Guard guard(x_lock);
   x_all_pinned = x_pins.count == 0 && x_to_pin.count == 0 && !x_pin_failed;
@@ -198,7 +199,45 @@ void Cycle::rehearse(Handshake::Purpose purpose) {
   last_ns = os::now_ns();
 }
 
-// False when memory is refused, and nothing has happened.
+// Makes the stop, or has a thread of the program make it (stop_offer.h), which for the first one waits for it. What it comes to, see
+// arm() and end().
+bool Cycle::make_stop(Handshake::Purpose purpose) {
+  const bool is_arm = purpose == Handshake::Purpose::arm;
+  const bool offers = x_beside_the_program &&
+                      (is_arm ? x_waits_to_arm.load(std::memory_order_relaxed) != 0
+                              : x_heap.handshake().count_running() >= x_record.processors_count);
+  if (offers && is_arm) x_segments.update();  // may take long: not what another thread is to do
+  if (offers && x_stop_offer.offer(purpose)) return x_stop_result;
+  make_stop_here(purpose);
+  x_stop_offer.end();
+  return x_stop_result;
+}
+
+void Cycle::make_stop_here(Handshake::Purpose purpose) {
+  x_stop_result = purpose == Handshake::Purpose::arm ? arm() : end();
+}
+
+// The program's side. True when the thread has made the stop. It waits in the library.
+bool Cycle::take_stop(Mutator& mutator, Handshake::Purpose purpose) {
+  if (!x_stop_offer.is_offered(purpose)) return false;
+  const HostKeptOut host_kept_out;
+  return x_stop_offer.take(purpose, [&] {
+    // Rather now than with the world stopped.
+    if (purpose == Handshake::Purpose::arm) x_heap.handshake().return_claims(mutator);
+    make_stop_here(purpose);
+  });
+}
+
+// The coordinator, on its own thread, begins to mark or goes on to.
+void Cycle::begin_share() {
+  x_share_begin_cpu_ns = os::thread_cpu_ns();
+  x_crew.coordinator().begin_share(x_share,
+                                   x_may_use_spare ? Marker::SpareCpu::yes : Marker::SpareCpu::no);
+}
+
+void Cycle::end_share() { x_coordinator_cpu_ns += os::thread_cpu_ns() - x_share_begin_cpu_ns; }
+
+// The first stop. False when memory is refused, and nothing has happened.
 bool Cycle::arm() {
   Handshake& handshake = x_heap.handshake();
   x_phase.advance(Phase::kOff, Phase::kSweepTermination);
@@ -248,9 +287,6 @@ bool Cycle::arm() {
   }
   x_stopped_bytes = x_crew.coordinator().marked_bytes();  // helpers may be at work
   x_armed_ns = x_beside_the_program ? handshake.start() : os::now_ns();
-  x_armed_cpu_ns = os::thread_cpu_ns();
-  x_crew.coordinator().begin_share(x_share,
-                                   x_may_use_spare ? Marker::SpareCpu::yes : Marker::SpareCpu::no);
   if (x_beside_the_program) x_pacing.end_stop(CpuLimiter::Marking::kOn);
   // Release: nothing but the number. Pairs with request_and_wait (acquire).
   x_armed.store(x_started.load(std::memory_order_relaxed), std::memory_order_release);
@@ -409,36 +445,47 @@ void Cycle::mark_through_kernel(const char* begin, const char* end) {
   }
 }
 
-// [cycle.end]. Leaves the world stopped.
+// [cycle.end]. And what comes with it: sweeping begins in that stop.
 void Cycle::mark_until_nothing_is_grey() {
   for (;; x_crew.begin_again()) {
     x_crew.finish();
     if (!x_beside_the_program) break;
-    // Before logs are shaded: what is logged after that is shaded in the stop. It counts as marking.
-    rehearse(Handshake::Purpose::end);
-    if (!is_planted(Fault::no_last_test) && !is_planted(Fault::no_ragged_flush) && shade_logs())
-      continue;
-    perturb();
-    x_pacing.begin_stop(x_record.processors_count, x_record.number);
-    x_marked_cpu_ns = os::thread_cpu_ns();
-    const Handshake::Stopped stopped = x_heap.handshake().stop(Handshake::Purpose::end);
-    x_marked_ns = stopped.asked_ns;
-    count_stop(stopped.all_ns - stopped.asked_ns);
-    const std::uint64_t before = x_crew.coordinator().marked_bytes();
-    const bool ended = end_marking();
-    x_stopped_bytes += x_crew.coordinator().marked_bytes() - before;
-    if (ended) return;
-    const std::uint64_t pause_ns = x_heap.handshake().start() - x_marked_ns;
-    x_pacing.end_stop(CpuLimiter::Marking::kOn);
-    count_pause_in_vain(x_numbers.last_pauses, pause_ns);
-    // What the stop took is no part of its share.
-    x_crew.coordinator().begin_share(
-        x_share, x_may_use_spare ? Marker::SpareCpu::yes : Marker::SpareCpu::no);
-    x_armed_cpu_ns += os::thread_cpu_ns() - x_marked_cpu_ns;  // counted with the pause
+    if (flushes_first() && shade_logs()) continue;
+    end_share();
+    if (make_stop(Handshake::Purpose::end)) return;
+    begin_share();
   }
+  end_share();
   x_marked_ns = os::now_ns();
-  x_marked_cpu_ns = os::thread_cpu_ns();
   x_stopped_bytes = x_crew.marked_bytes();
+  start_sweeping();
+}
+
+// The last stop. False when something is grey, and the world runs.
+bool Cycle::end() {
+  // Before logs are shaded: what is logged after that is shaded in the stop. It counts as marking.
+  rehearse(Handshake::Purpose::end);
+  if (flushes_first() && shade_logs()) return false;
+  perturb();
+  x_pacing.begin_stop(x_record.processors_count, x_record.number);
+  const Handshake::Stopped stopped = x_heap.handshake().stop(Handshake::Purpose::end);
+  x_marked_ns = stopped.asked_ns;
+  count_stop(stopped.all_ns - stopped.asked_ns);
+  const std::uint64_t before = x_crew.coordinator().marked_bytes();
+  const bool ended = end_marking();
+  x_stopped_bytes += x_crew.coordinator().marked_bytes() - before;
+  if (ended) {
+    start_sweeping();
+    return true;
+  }
+  const std::uint64_t pause_ns = x_heap.handshake().start() - x_marked_ns;
+  x_pacing.end_stop(CpuLimiter::Marking::kOn);
+  count_pause_in_vain(x_numbers.last_pauses, pause_ns);
+  return false;
+}
+
+bool Cycle::flushes_first() {
+  return !is_planted(Fault::no_last_test) && !is_planted(Fault::no_ragged_flush);
 }
 
 // What the write barriers have logged so far. True when something has become grey.
@@ -514,10 +561,9 @@ void Cycle::start_sweeping() {
 // World stopped.
 void Cycle::end_pacing() {
   const Assists& assists = x_heap.assists();
-  const std::uint64_t coordinator_ns = x_marked_cpu_ns - x_armed_cpu_ns;
   const std::uint64_t helpers_ns = x_crew.helpers_cpu_ns();
   const std::uint64_t share_ns =
-      coordinator_ns - std::min(coordinator_ns, x_crew.coordinator().idle_cpu_ns());
+      x_coordinator_cpu_ns - std::min(x_coordinator_cpu_ns, x_crew.coordinator().idle_cpu_ns());
   x_record.idle_cpu_ns = x_crew.idle_cpu_ns();
   x_record.worker_cpu_ns = share_ns + helpers_ns;
   (x_share < 1 ? x_numbers.fractional_cpu_ns : x_numbers.dedicated_cpu_ns)
@@ -525,6 +571,14 @@ void Cycle::end_pacing() {
   x_numbers.dedicated_cpu_ns.fetch_add(helpers_ns, std::memory_order_relaxed);
   x_numbers.idle_cpu_ns.fetch_add(x_record.idle_cpu_ns, std::memory_order_relaxed);
   x_record.assist_cpu_ns = assists.cpu_ns() - x_assist_cpu_ns_before;
+  const CycleEnd end = end_of_cycle();
+  x_record.outcome = x_pacing.end_cycle(end);
+  x_record.goal_bytes = x_record.outcome.goal_bytes;
+  x_record.heap_work_bytes = end.heap_work_bytes;
+  x_numbers.heap_work_bytes.store(end.heap_work_bytes, std::memory_order_relaxed);
+}
+
+CycleEnd Cycle::end_of_cycle() const {
   CycleEnd end;
   end.now_ns = x_marked_ns;
   end.external_bytes = x_heap.allocator().held_outside_bytes();
@@ -532,14 +586,11 @@ void Cycle::end_pacing() {
   end.marked_bytes = x_record.heap_marked_bytes;
   end.stack_work_bytes = x_stack_bytes;
   end.globals_work_bytes = x_globals_bytes;
-  end.heap_work_bytes = assists.work_bytes() - x_reported_root_bytes;
+  end.heap_work_bytes = x_heap.assists().work_bytes() - x_reported_root_bytes;
   end.background_ns = x_record.worker_cpu_ns;
   end.assist_ns = x_record.assist_cpu_ns;
   end.idle_ns = x_record.idle_cpu_ns;
-  x_record.outcome = x_pacing.end_cycle(end);
-  x_record.goal_bytes = x_record.outcome.goal_bytes;
-  x_record.heap_work_bytes = end.heap_work_bytes;
-  x_numbers.heap_work_bytes.store(end.heap_work_bytes, std::memory_order_relaxed);
+  return end;
 }
 
 namespace {
@@ -641,7 +692,13 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
 [[gnu::noinline]] void Cycle::collect_when_due(Mutator& mutator) {
   // Inside gc::critical the world cannot be stopped; the next allocation outside sees to it.
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
-  if (is_marking(x_heap.handshake().epoch())) return;  // it pays (assist.h)
+  if (is_marking(x_heap.handshake().epoch())) {  // it pays (assist.h)
+    if (x_stop_offer.is_offered(Handshake::Purpose::end) && may_make_stops(mutator)) {
+      x_heap.handshake().while_blocked(mutator,
+                                       [&] { take_stop(mutator, Handshake::Purpose::end); });
+    }
+    return;
+  }
   if (x_pacing.at_goal() && mutator.never_assist == 0) {
     request_and_wait(mutator, Reason::kGoal);
   } else if (!is_running() && !x_is_asked.load(std::memory_order_relaxed)) {
@@ -652,28 +709,44 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
 void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
   x_heap.handshake().while_blocked(mutator, [&] {
     const bool gives_cpu = reason == Reason::kTrigger && gives_its_cpu(mutator);
+    const bool waits_to_arm = gives_cpu && may_make_stops(mutator);
+    // Relaxed: a hint.
+    if (waits_to_arm) x_waits_to_arm.fetch_add(1, std::memory_order_relaxed);
     const Request request = ask_for(reason);
     if (request.is_mine) {
       const HostKeptOut host_kept_out;
       run_until(request.ticket);
     }
-    if (reason == Reason::kTrigger && !(gives_cpu && request.is_new)) return;
+    if (gives_cpu && request.is_new) wait_to_arm(mutator, request.ticket, waits_to_arm);
+    if (waits_to_arm) x_waits_to_arm.fetch_sub(1, std::memory_order_relaxed);
+    if (reason == Reason::kTrigger) return;
     const std::atomic<std::uint32_t>& counter = reason == Reason::kForced ? x_completed : x_armed;
-    const std::uint64_t until_ns = os::now_ns() + kGivesCpuNs;
-    for (;;) {
-      // Acquire: the cycle's work. Pairs with run_until, arm (release).
-      const std::uint32_t now = counter.load(std::memory_order_acquire);
-      if (is_past(now, request.ticket)) break;
-      if (reason != Reason::kTrigger) {
-        os::futex_wait(counter, now);
-        continue;
-      }
-      const std::uint64_t now_ns = os::now_ns();
-      if (now_ns >= until_ns) break;
-      os::futex_wait(counter, now, until_ns - now_ns);
-    }
+    // Acquire: the cycle's work. Pairs with run_until, arm (release).
+    for (std::uint32_t now;
+         now = counter.load(std::memory_order_acquire), !is_past(now, request.ticket);)
+      os::futex_wait(counter, now);
     if (reason == Reason::kForced) pin_libraries();
   });
+}
+
+// Until that cycle marks, for a moment at most; makes its first stop if that is offered.
+void Cycle::wait_to_arm(Mutator& mutator, std::uint32_t ticket, bool may_take) {
+  const std::uint64_t until_ns = os::now_ns() + kGivesCpuNs;
+  for (std::uint64_t now_ns; (now_ns = os::now_ns()) < until_ns;) {
+    // Acquire: the cycle, if it is past that. Pairs with StopOffer::end (release).
+    const std::uint32_t word = x_stop_offer.word().load(std::memory_order_acquire);
+    if (is_past(x_armed.load(std::memory_order_relaxed), ticket)) return;
+    if (may_take && take_stop(mutator, Handshake::Purpose::arm)) return;
+    os::futex_wait(x_stop_offer.word(), word, until_ns - now_ns);
+  }
+}
+
+// A stop takes room on the stack. A thread that may be late for something does not make stops for others.
+bool Cycle::may_make_stops(Mutator& mutator) {
+  constexpr std::ptrdiff_t kRoomBytes = 128 << 10;
+  const auto* const here = static_cast<const char*>(__builtin_frame_address(0));
+  return mutator.never_assist == 0 && Handshake::is_on_stack(mutator, here) &&
+         here - mutator.stack.lowest >= kRoomBytes;
 }
 
 // It waits already, so it is not among those that run. A sweep that is not done comes before the cycle, and may take long. A large
@@ -969,6 +1042,7 @@ void Cycle::forget_threads(Mutator* survivor) {
   x_has_pin_thread = false;
   x_is_asked.store(false, std::memory_order_relaxed);
   x_run_waiters.store(0, std::memory_order_relaxed);
+  x_waits_to_arm.store(0, std::memory_order_relaxed);
   for (Segment& segment : x_segments) segment.held_roots = false;  // it may have been about to pin
   x_requested = x_completed.load(std::memory_order_relaxed);
   x_crew.forget_helpers(work);

@@ -4,12 +4,11 @@
 //
 //   finish_previous_sweep   allocation bits of this cycle are the mark bits of the last [phase.sweep-ends-first]
 //   open                    numbers at the start
-//   arm                     first stop: the list of segments is up to date; every running mutator has returned its claims and
+//   make_stop(arm)          first stop: the list of segments is up to date; every running mutator has returned its claims and
 //                           its stack is captured (handshake.h); barriers and black allocation are on; the world runs again
 //   mark_roots              captures and stacks of blocked threads, thread-local storage, segments, registered ranges, handles
-//   mark_until_nothing_is_grey  ends in the second stop [cycle.end]
-//   start_sweeping          barriers and black allocation are off, the sweep epoch moves on, the next goal is set, the world
-//                           runs again
+//   mark_until_nothing_is_grey  ends in the second stop [cycle.end], make_stop(end), in which start_sweeping() puts barriers and black
+//                           allocation off, moves the sweep epoch on, and sets the next goal; the world runs again
 //   close                   a forced cycle sweeps to the end; numbers, trace line
 //
 // With gcstoptheworld=1 the first stop lasts until the second would end.
@@ -23,11 +22,9 @@
 //
 // Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked. A thread that
 // finds the heap at its trigger (pacing.h) asks for a cycle. It goes on at once if there is a CPU for the collector. Where as
-// many run as there are CPUs it gives the collector its own, by waiting until the cycle marks, for some milliseconds at most: the
-// collector would take one of them off its CPU anyhow, at some instruction, and that one would have to get one back before it
-// can stop, with all others waiting for it. (In Go the goroutine that finds the trigger begins the cycle itself.) Who finds the
-// heap at its goal and no cycle marks yet (the collector has not had a CPU) waits until one does: from then on it pays. Who
-// waits does not run, so stops cost it nothing.
+// many run as there are CPUs it waits, for some milliseconds at most, until the collector has got the cycle ready, and makes its first
+// stop; the second is made by whoever comes by (stop_offer.h). Who finds the heap at its goal and no cycle marks yet (the
+// collector has not had a CPU) waits until one does: from then on it pays. Who waits does not run, so stops cost it nothing.
 //
 // A cycle asks the loader for nothing (roots/loader.h): who waits for the cycle may hold a lock of the loader's, in a library's
 // constructor or a callback of dl_iterate_phdr. Libraries in which it has found roots are pinned after it, when nobody waits
@@ -36,7 +33,7 @@
 // callback of dl_iterate_phdr that has to pin waits for a thread that is inside dlopen, which waits for the callback. (The same
 // holds for a first cycle there, which starts threads, beside a dlclose.)
 //
-// Every cycle runs on the collector's own thread, which starts with the first one. It also sweeps what is left when nothing
+// Every cycle runs on the collector's own thread, but for the stops, as said. It starts with the first one. It also sweeps what is left when nothing
 // is asked for, gives free pages back to the system when there is nothing to sweep (scavenger.h), and runs a cycle when there
 // has been none for two minutes (Go's runtime/proc.go, forcegcperiod). When the system refuses it, the thread that asks runs
 // the cycle, with the host kept out (library_thread.h). Threads that force cycles do not run them themselves: one that does so
@@ -59,6 +56,7 @@
 #include "gc/phase.h"
 #include "gc/scavenger.h"
 #include "gc/stats.h"
+#include "gc/stop_offer.h"
 #include "gc/sweeper.h"
 #include "roots/segments.h"
 
@@ -107,6 +105,9 @@ class Cycle {
   std::uint64_t rehearsed_ns(Handshake::Purpose purpose) const {
     return x_rehearsed_ns[static_cast<std::size_t>(purpose)];
   }
+
+  // How often a thread of the program has made a stop. For tests.
+  std::uint64_t stops_taken_count() const { return x_stop_offer.taken_count(); }
 
   Sweeper& sweeper() { return x_sweeper; }
   Scavenger& scavenger() { return x_scavenger; }
@@ -160,7 +161,16 @@ class Cycle {
   void run(Why why);
   void finish_previous_sweep();
   void open(Why why);
+  bool make_stop(Handshake::Purpose purpose);
+  void make_stop_here(Handshake::Purpose purpose);
+  bool take_stop(Mutator& mutator, Handshake::Purpose purpose);
+  static bool may_make_stops(Mutator& mutator);
+  void wait_to_arm(Mutator& mutator, std::uint32_t ticket, bool may_take);
+  void begin_share();
+  void end_share();
+  static bool flushes_first();
   bool arm();
+  bool end();
   void rehearse(Handshake::Purpose purpose);
   CycleStart start_of_cycle() const;
   void start_pacing();
@@ -178,6 +188,7 @@ class Cycle {
   bool end_marking();
   void start_sweeping();
   void end_pacing();
+  CycleEnd end_of_cycle() const;
   std::uint64_t gc_cpu_ns() const;
   void plan_workers();
   void close();
@@ -226,14 +237,20 @@ class Cycle {
   double x_quota_cpus =
       -1;  // CPU time for each time on the clock; 0: no quota; below: not read yet. The collector's own
 
-  // The cycle that runs; the collector's thread only.
+  // Who makes stops.
+  StopOffer x_stop_offer;
+  std::atomic<std::uint32_t> x_waits_to_arm{
+      0};                      // threads that give their CPU and make the first. A hint
+  bool x_stop_result = false;  // of whose it has been [stop.one-maker]
+
+  // The cycle that runs; of the collector's thread and who makes a stop for it.
   CycleRecord x_record;
   bool x_beside_the_program = false;
   Why x_why = {};
-  double x_share = 1;                 // of a CPU, for the coordinator
-  bool x_may_use_spare = false;       // and more when a CPU is spare
-  std::uint64_t x_armed_cpu_ns = 0;   // of its thread, when the world runs again
-  std::uint64_t x_marked_cpu_ns = 0;  // and at the request of the last stop
+  double x_share = 1;                      // of a CPU, for the coordinator
+  bool x_may_use_spare = false;            // and more when a CPU is spare
+  std::uint64_t x_share_begin_cpu_ns = 0;  // of its thread
+  std::uint64_t x_coordinator_cpu_ns = 0;  // for marking, in this cycle
   std::uint64_t x_assist_cpu_ns_before = 0;
   std::uint64_t x_reported_root_bytes = 0;
   std::uint64_t x_longest_pause_ns = 0;

@@ -420,6 +420,10 @@ void Handshake::capture_all() {
   });
 }
 
+void Handshake::return_claims(Mutator& mutator) {
+  if (!is_planted(Fault::run_tail_not_closed)) return_all(x_heap.allocator(), mutator);
+}
+
 // World stopped, and what a blocked mutator has logged has been shaded: is there anything left that the next stop would have to
 // look at? [handshake.idle]
 void Handshake::settle(Mutator& mutator) {

@@ -99,6 +99,9 @@ class Handshake {
   // What a stop is for: to begin a cycle, with a capture of every stack, or to end it.
   enum class Purpose : std::uint8_t { arm, end };
 
+  // By the owner, which waits in the library, before a stop that would do it. No other stop comes in between.
+  void return_claims(Mutator& mutator);
+
   // Uses what such a stop will use of mutators and of the kernel (rehearsal.h). The caller is no running mutator; the world runs.
   void rehearse(Purpose purpose);
 

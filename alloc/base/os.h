@@ -108,6 +108,9 @@ std::size_t main_stack_limit_bytes();
 // set up with SS_AUTODISARM.
 bool on_alternate_stack();
 
+// Of the calling thread: whom the kernel prefers has the larger number.
+int thread_priority();
+
 // Sends signal `number` to one thread of this process. False when it does not exist or the kernel's queue is full.
 bool send_signal(std::int32_t thread, int number);
 

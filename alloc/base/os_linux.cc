@@ -337,6 +337,19 @@ std::string_view thread_name(std::int32_t thread, char* out, std::size_t capacit
   return name.empty() ? "?" : name.substr(0, name.find('\n'));
 }
 
+int thread_priority() {
+  constexpr int kRealTime = 1000;
+  const KeepErrno keep;
+  const int policy = sched_getscheduler(0) & ~SCHED_RESET_ON_FORK;
+  if (policy == SCHED_FIFO || policy == SCHED_RR) {
+    sched_param parameters = {};
+    sched_getparam(0, &parameters);
+    return kRealTime + parameters.sched_priority;
+  }
+  if (policy == SCHED_OTHER || policy == SCHED_BATCH) return -getpriority(PRIO_PROCESS, 0);
+  return -kRealTime;  // may be kept waiting for long: idle, or out of budget
+}
+
 bool thread_blocks_signal(std::int32_t thread, int number) {
   const KeepErrno keep;
   std::array<char, 4096> text;

@@ -1,0 +1,186 @@
+// Who makes stops: offers by themselves, and the threads of a program whose CPUs are all busy.
+#include "gc/stop_offer.h"
+
+#include <pthread.h>
+#include <sys/resource.h>
+#include <tricolor/gc.h>
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "alloc/base/perturb.h"
+#include "test/gc/support.h"
+
+using namespace tricolor::test;
+using tricolor::impl::Handshake;
+using tricolor::impl::Heap;
+using tricolor::impl::StopOffer;
+namespace os = tricolor::impl::os;
+
+namespace {
+
+constexpr auto kArm = Handshake::Purpose::arm;
+constexpr auto kEnd = Handshake::Purpose::end;
+
+}  // namespace
+
+TEST_CASE("a stop that is offered is made by who takes it, and both know what the other one did") {
+  StopOffer offer;
+  int before = 0;
+  int made = 0;
+  std::thread program([&] {
+    while (!offer.take(kEnd, [&] { made = before + 1; })) {
+      CHECK_FALSE(offer.take(kArm, [&] { made = -1; }));  // not what is offered
+    }
+  });
+  before = 1;
+  // It may not come by in time on a busy machine.
+  while (!offer.offer(kEnd)) before = 1;
+  CHECK(made == 2);
+  CHECK(offer.taken_count() == 1);
+  CHECK_FALSE(offer.is_offered(kEnd));
+  CHECK_FALSE(offer.take(kEnd, [&] { made = -1; }));
+  program.join();
+}
+
+TEST_CASE("a stop that nobody takes is left to the collector") {
+  StopOffer offer;
+  const std::uint64_t begin_ns = os::now_ns();
+  CHECK_FALSE(offer.offer(kArm));
+  CHECK(os::now_ns() - begin_ns < 1'000'000'000);
+  CHECK_FALSE(offer.is_offered(kArm));
+  CHECK_FALSE(offer.take(kArm, [] { FAIL("it has been withdrawn"); }));
+  const std::uint32_t word = offer.word();
+  offer.end();
+  CHECK(offer.word() != word);  // who waited for it looks again
+}
+
+TEST_CASE("a stop is made once, also where it is taken as it is withdrawn") {
+  StopOffer offer;
+  std::atomic<bool> is_over = false;
+  std::uint64_t made = 0;
+  bool is_made = false;
+  const auto make = [&] {
+    CHECK_FALSE(is_made);
+    is_made = true;
+    ++made;
+  };
+  const std::uint64_t seed = tricolor::impl::perturbation.exchange(1);
+  std::vector<std::thread> program;
+  std::atomic<std::uint64_t> taken_here[2] = {};
+  for (auto& taken : taken_here) {
+    program.emplace_back([&] {
+      std::minstd_rand chance(7);
+      while (!is_over) {
+        while (!is_over && !offer.is_offered(kArm)) os::relax();
+        // At once, as the other one does, or about when it is withdrawn.
+        const std::uint64_t until_ns = os::now_ns() + (chance() % 2 == 0 ? 0 : chance() % 300'000);
+        while (!is_over && os::now_ns() < until_ns) os::relax();
+        if (offer.take(kArm, make)) ++taken;
+      }
+    });
+  }
+  constexpr std::uint64_t kStops = 3'000;
+  std::uint64_t made_here = 0;
+  for (std::uint64_t i = 0; i < kStops; ++i) {
+    is_made = false;
+    if (!offer.offer(kArm)) {
+      make();
+      ++made_here;
+      offer.end();
+    }
+    CHECK(is_made);
+  }
+  is_over = true;
+  for (auto& thread : program) thread.join();
+  tricolor::impl::perturbation = seed;
+  CHECK(made == kStops);
+  CHECK(taken_here[0] + taken_here[1] == kStops - made_here);
+  CHECK(offer.taken_count() == kStops - made_here);
+}
+
+TEST_CASE("a thread that the kernel prefers less than who offers a stop does not take it") {
+  StopOffer offer;
+  std::atomic<bool> is_ready = false;
+  std::atomic<bool> is_over = false;
+  std::thread program([&] {
+    const int before = os::thread_priority();
+    setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + 1);  // this thread's
+    // Where it has the least already there is none to be less.
+    const bool is_less = os::thread_priority() < before;
+    is_ready = true;
+    bool has_seen = false;
+    while (!is_over) {
+      has_seen |= offer.is_offered(kEnd);
+      const bool takes = offer.take(kEnd, [] {});
+      if (is_less) CHECK_FALSE(takes);
+    }
+    CHECK(has_seen);
+  });
+  while (!is_ready) std::this_thread::yield();
+  for (int i = 0; i < 100; ++i) offer.offer(kEnd);
+  is_over = true;
+  program.join();
+}
+
+namespace {
+
+// Threads that allocate on all CPUs until the collector has gone through some cycles. Returns how many stops they have made for it.
+template <class Prepare>
+std::uint64_t stops_made_on_busy_cpus(Prepare prepare, std::size_t stack_bytes = 0) {
+  const auto& cycle = Heap::existing()->cycle();
+  const std::uint64_t taken = cycle.stops_taken_count();
+  const std::uint64_t cycles = gc::stats().cycles_total;
+  struct Work {
+    Prepare& prepare;
+    std::uint64_t end_at;
+    std::atomic<int> errors{0};
+  } work{prepare, cycles + 20};
+  const auto run = [](void* argument) -> void* {
+    Work& w = *static_cast<Work*>(argument);
+    [[maybe_unused]] const auto prepared = w.prepare();
+    errno = 4321;
+    for (std::uint64_t i = 0; gc::stats().cycles_total < w.end_at; ++i) {
+      for (int k = 0; k < 1000; ++k) make_node(i);
+      if (errno != 4321) ++w.errors;
+    }
+    return nullptr;
+  };
+  std::vector<pthread_t> threads(os::cpu_count());
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  if (stack_bytes != 0) pthread_attr_setstacksize(&attributes, stack_bytes);
+  for (pthread_t& thread : threads) REQUIRE(pthread_create(&thread, &attributes, run, &work) == 0);
+  pthread_attr_destroy(&attributes);
+  gc::blocking_call([&] {
+    for (const pthread_t thread : threads) pthread_join(thread, nullptr);
+  });
+  CHECK(work.errors == 0);
+  return cycle.stops_taken_count() - taken;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "where all CPUs are busy, threads of the program make stops, but for those that must not") {
+  collect();
+  const auto nothing = [] { return 0; };
+  if (!marks_beside_the_program()) {
+    CHECK(stops_made_on_busy_cpus(nothing) == 0);
+    return;
+  }
+  // One comes by in nearly every cycle; how many is a matter of the machine.
+  std::uint64_t made = 0;
+  for (int i = 0; i < 100 && made == 0; ++i) made = stops_made_on_busy_cpus(nothing);
+  CHECK(made != 0);
+  // Who must never be kept waiting, and who has no room for it.
+  CHECK(stops_made_on_busy_cpus([] { return std::make_unique<gc::never_assist>(); }) == 0);
+  CHECK(stops_made_on_busy_cpus(nothing, 96 << 10) == 0);
+}
