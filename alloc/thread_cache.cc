@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 
+#include "alloc/base/stop_code.h"
 #include "alloc/cell.h"
 
 namespace tricolor::detail {
@@ -152,7 +153,7 @@ void accept_claim(Allocator& allocator, LocalCache& cache, const Kind& kind, con
   allocator.count_claimed(cells * kind.cell_bytes, kind.scan);
 }
 
-void return_all(Allocator& allocator, LocalCache& cache, Runs runs) {
+TRICOLOR_STOP_CODE void return_all(Allocator& allocator, LocalCache& cache, Runs runs) {
   for (std::uint32_t i = 0; i < cache.open_count; ++i) {
     const std::uint32_t id = cache.open[i];
     Claim& claim = cache.claims[id];

@@ -6,6 +6,7 @@
 #include "alloc/base/fault.h"
 #include "alloc/base/os.h"
 #include "alloc/base/perturb.h"
+#include "alloc/base/stop_code.h"
 #include "gc/heap.h"
 #include "gc/library_thread.h"
 #include "gc/mark_crew.h"
@@ -237,13 +238,13 @@ AssistRatio Assists::ratio() const {
   return AssistRatio::of(work_left, limit_bytes(), x_heap.allocator().heap_bytes());
 }
 
-void Assists::set_ratio(const AssistRatio& ratio) {
+TRICOLOR_STOP_CODE void Assists::set_ratio(const AssistRatio& ratio) {
   // Release: the limit comes first. Pairs with ratio (acquire).
   x_limit_bytes.store(ratio.limit_bytes, std::memory_order_relaxed);
   x_work_left.store(ratio.work_left, std::memory_order_release);
 }
 
-void Assists::begin_cycle() {
+TRICOLOR_STOP_CODE void Assists::begin_cycle() {
   x_cycle.fetch_add(1, std::memory_order_relaxed);
   x_credit.store(0, std::memory_order_relaxed);
   x_work_bytes.store(0, std::memory_order_relaxed);

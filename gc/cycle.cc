@@ -6,12 +6,14 @@
 #include <bit>
 #include <cmath>
 #include <new>
+#include <span>
 #include <utility>
 
 #include "alloc/base/check.h"
 #include "alloc/base/fault.h"
 #include "alloc/base/os.h"
 #include "alloc/base/perturb.h"
+#include "alloc/base/stop_code.h"
 #include "gc/cgroup.h"
 #include "gc/heap.h"
 #include "gc/library_thread.h"
@@ -153,7 +155,7 @@ std::size_t Cycle::most_markers() const {
       static_cast<std::size_t>(1 + std::max<std::int64_t>(0, live) / kBytesAMarker));
 }
 
-CycleKind Cycle::kind() const {
+TRICOLOR_STOP_CODE CycleKind Cycle::kind() const {
   if (!x_beside_the_program) return CycleKind::kStopped;
   if (x_why.forced) return CycleKind::kForced;
   return x_why.timer ? CycleKind::kPeriodic : CycleKind::kHeap;
@@ -161,7 +163,7 @@ CycleKind Cycle::kind() const {
 
 // Ends with a complete list of segments in use and the world stopped, the time it took to stop; or with nothing, when memory
 // for the list is refused.
-std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
+TRICOLOR_STOP_CODE std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
   for (;;) {
     if (!x_segments.update()) return std::nullopt;
     rehearse(Handshake::Purpose::arm);
@@ -183,6 +185,8 @@ void Cycle::rehearse(Handshake::Purpose purpose) {
   if (os::now_ns() - last_ns < kStaysWarmNs) return;
   // A thread of the program (which runs the cycle where threads are refused) uses its stack all the time, and may have little.
   if (current_mutator() == nullptr) touch_stack();
+  const std::span<const char> code = stop_code();
+  touch_lines(code.data(), code.size());
   touch_pages(&x_heap, sizeof x_heap);
   touch_lines(this, sizeof *this);
   if (purpose == Handshake::Purpose::arm) {
@@ -194,6 +198,8 @@ void Cycle::rehearse(Handshake::Purpose purpose) {
         touch_pages_through_kernel(segment.begin,
                                    static_cast<std::size_t>(segment.end - segment.begin));
     }
+  } else {
+    x_pacing.rehearse(end_of_cycle());
   }
   x_heap.handshake().rehearse(purpose);
   last_ns = os::now_ns();
@@ -238,7 +244,7 @@ void Cycle::begin_share() {
 void Cycle::end_share() { x_coordinator_cpu_ns += os::thread_cpu_ns() - x_share_begin_cpu_ns; }
 
 // The first stop. False when memory is refused, and nothing has happened.
-bool Cycle::arm() {
+TRICOLOR_STOP_CODE bool Cycle::arm() {
   Handshake& handshake = x_heap.handshake();
   x_phase.advance(Phase::kOff, Phase::kSweepTermination);
   const std::optional<std::uint64_t> stop_ns = stop_with_all_segments();
@@ -294,7 +300,7 @@ bool Cycle::arm() {
   return true;
 }
 
-CycleStart Cycle::start_of_cycle() const {
+TRICOLOR_STOP_CODE CycleStart Cycle::start_of_cycle() const {
   const Allocator& allocator = x_heap.allocator();
   CycleStart start;
   start.now_ns = os::now_ns();
@@ -314,7 +320,7 @@ CycleStart Cycle::start_of_cycle() const {
 }
 
 // World stopped.
-void Cycle::start_pacing() {
+TRICOLOR_STOP_CODE void Cycle::start_pacing() {
   Assists& assists = x_heap.assists();
   assists.begin_cycle();
   x_assist_cpu_ns_before = assists.cpu_ns();
@@ -342,7 +348,7 @@ void Cycle::report_root_work() {
 //
 // All are marked before the first is queued: one may lead to another (a child to its parent, whose constructor makes it), and
 // what is queued is read by helpers at once.
-void Cycle::keep_constructions() {
+TRICOLOR_STOP_CODE void Cycle::keep_constructions() {
   Marker& marker = x_crew.coordinator();
   const auto for_each_construction = [this](auto fn) {
     x_heap.handshake().for_each_in_stop([&](Mutator& m) {
@@ -462,7 +468,7 @@ void Cycle::mark_until_nothing_is_grey() {
 }
 
 // The last stop. False when something is grey, and the world runs.
-bool Cycle::end() {
+TRICOLOR_STOP_CODE bool Cycle::end() {
   // Before logs are shaded: what is logged after that is shaded in the stop. It counts as marking.
   rehearse(Handshake::Purpose::end);
   if (flushes_first() && shade_logs()) return false;
@@ -489,7 +495,7 @@ bool Cycle::flushes_first() {
 }
 
 // What the write barriers have logged so far. True when something has become grey.
-bool Cycle::shade_logs() {
+TRICOLOR_STOP_CODE bool Cycle::shade_logs() {
   bool grey = false;
   if (is_planted(Fault::no_log_flush)) return false;
   x_heap.handshake().for_each_not_idle_in_turn([&](Mutator& m) {
@@ -501,7 +507,7 @@ bool Cycle::shade_logs() {
 }
 
 // World stopped: false when something is grey.
-bool Cycle::end_marking() {
+TRICOLOR_STOP_CODE bool Cycle::end_marking() {
   const bool is_forced = is_planted(Fault::no_log_flush) || is_planted(Fault::no_last_test);
   const bool grey = shade_logs();
   x_heap.handshake().for_each_in_stop([this](Mutator& m) { x_heap.handshake().settle(m); });
@@ -509,7 +515,7 @@ bool Cycle::end_marking() {
   return x_heap.roots().end_marking() || is_forced;
 }
 
-void Cycle::start_sweeping() {
+TRICOLOR_STOP_CODE void Cycle::start_sweeping() {
   Allocator& allocator = x_heap.allocator();
   x_phase.advance(Phase::kMark, Phase::kMarkTermination);
   if (x_heap.settings().gccheckmark != 0) verify_marks(x_heap, x_segments);
@@ -559,7 +565,7 @@ void Cycle::start_sweeping() {
 }
 
 // World stopped.
-void Cycle::end_pacing() {
+TRICOLOR_STOP_CODE void Cycle::end_pacing() {
   const Assists& assists = x_heap.assists();
   const std::uint64_t helpers_ns = x_crew.helpers_cpu_ns();
   const std::uint64_t share_ns =
@@ -578,7 +584,7 @@ void Cycle::end_pacing() {
   x_numbers.heap_work_bytes.store(end.heap_work_bytes, std::memory_order_relaxed);
 }
 
-CycleEnd Cycle::end_of_cycle() const {
+TRICOLOR_STOP_CODE CycleEnd Cycle::end_of_cycle() const {
   CycleEnd end;
   end.now_ns = x_marked_ns;
   end.external_bytes = x_heap.allocator().held_outside_bytes();
@@ -601,7 +607,7 @@ void raise(std::atomic<std::uint64_t>& to, std::uint64_t n) {
 
 }  // namespace
 
-void Cycle::count_stop(std::uint64_t stop_ns) {
+TRICOLOR_STOP_CODE void Cycle::count_stop(std::uint64_t stop_ns) {
   x_numbers.stops.count(stop_ns);
   x_numbers.stop_ns_last.store(stop_ns, std::memory_order_relaxed);
   raise(x_numbers.stop_ns_max, stop_ns);
@@ -1077,7 +1083,7 @@ void Cycle::unlock_after_fork() {
   }
 }
 
-SweepState Cycle::sweep_state() const {
+TRICOLOR_STOP_CODE SweepState Cycle::sweep_state() const {
   const Phase phase = x_phase.now();
   return phase == Phase::kMarkTermination || phase == Phase::kSweep ? SweepState::kUnfinished
                                                                     : SweepState::kDone;

@@ -11,6 +11,7 @@
 #include "alloc/base/os.h"
 #include "alloc/base/perturb.h"
 #include "alloc/base/sanitizer.h"
+#include "alloc/base/stop_code.h"
 #include "gc/fork.h"
 #include "gc/heap.h"
 #include "gc/library_thread.h"
@@ -33,6 +34,8 @@ constexpr int kTurnsBeforeSleep = 200;
 constexpr int kLooksATurn = 32;
 // A stack of which more is used is captured by its owner: to wake it costs less than what two can do side by side gains.
 constexpr std::size_t kLargeStackBytes = 64 << 10;
+// What is used of most stacks.
+constexpr std::size_t kFetchedStackBytes = 8 << 10;
 
 // Words that a capture has room for with tinybuffers=1, and no more ever.
 constexpr std::size_t kTinyCapture = 4;
@@ -68,7 +71,7 @@ int choose_signal() {
 
 }  // namespace
 
-bool Handshake::has_large_stack(const Mutator& mutator) {
+TRICOLOR_STOP_CODE bool Handshake::has_large_stack(const Mutator& mutator) {
   return static_cast<std::size_t>(mutator.stack.base -
                                   static_cast<const char*>(mutator.frozen_top)) > kLargeStackBytes;
 }
@@ -297,7 +300,7 @@ void Handshake::free(Mutator& mutator) {
 }
 
 // L2 of [handshake.dekker]. Once found to have stopped it has, until the world runs.
-bool Handshake::has_stopped(Mutator& mutator) {
+TRICOLOR_STOP_CODE bool Handshake::has_stopped(Mutator& mutator) {
   if (mutator.found == MutatorState::running)
     mutator.found = mutator.state->load(std::memory_order_seq_cst);
   return mutator.found != MutatorState::running;
@@ -305,7 +308,7 @@ bool Handshake::has_stopped(Mutator& mutator) {
 
 // Until all that can be running have stopped, or none does any more. The stopper has a CPU, so others have none and cannot find
 // the note before it lets go of that; a signal to one of those interrupts nothing.
-void Handshake::wait_for_noted(std::size_t running) {
+TRICOLOR_STOP_CODE void Handshake::wait_for_noted(std::size_t running) {
   const std::size_t without_cpu = running + 1 > x_cpus ? running + 1 - x_cpus : 0;
   for (std::uint64_t until_ns = 0; running > without_cpu;) {
     std::size_t left = 0;
@@ -342,6 +345,8 @@ void Handshake::rehearse(Purpose purpose) {
     // Of its stack the oldest frames, which it has not used for long.
     const std::size_t used = std::min(capture.stack_bytes(), kLargeStackBytes);
     touch_pages_through_kernel(static_cast<const char*>(capture.base()) - used, used);
+    const std::size_t lines = std::min(used, kFetchedStackBytes);
+    touch_lines_through_kernel(static_cast<const char*>(capture.base()) - lines, lines);
   });
 }
 
@@ -354,7 +359,7 @@ std::size_t Handshake::count_running() {
   return running;
 }
 
-Handshake::Stopped Handshake::stop(Purpose purpose) {
+TRICOLOR_STOP_CODE Handshake::Stopped Handshake::stop(Purpose purpose) {
   x_registry.lock();
   const std::uint64_t asked_ns = os::now_ns();
   // S2 of [handshake.dekker].
@@ -389,7 +394,7 @@ Handshake::Stopped Handshake::stop(Purpose purpose) {
 }
 
 // [handshake.capture-once]
-void Handshake::capture_all() {
+TRICOLOR_STOP_CODE void Handshake::capture_all() {
   bool any_large = false;
   for_each_in_stop([&](const Mutator& m) {
     any_large |= m.found == MutatorState::stopped && has_large_stack(m);
@@ -426,14 +431,14 @@ void Handshake::return_claims(Mutator& mutator) {
 
 // World stopped, and what a blocked mutator has logged has been shaded: is there anything left that the next stop would have to
 // look at? [handshake.idle]
-void Handshake::settle(Mutator& mutator) {
+TRICOLOR_STOP_CODE void Handshake::settle(Mutator& mutator) {
   if (mutator.open_count != 0 || mutator.constructing != nullptr) return;
   // Relaxed: it says nothing new of the owner, who may be trying to leave: then it stays as it is.
   MutatorState blocked = MutatorState::blocked;
   mutator.state->compare_exchange_strong(blocked, MutatorState::idle, std::memory_order_relaxed);
 }
 
-void Handshake::next_epoch() {
+TRICOLOR_STOP_CODE void Handshake::next_epoch() {
   const MarkEpoch next = x_epoch.load(std::memory_order_relaxed) + 1;
   // Release: pairs with epoch() (acquire). Mutators that are stopped are ordered by start().
   x_epoch.store(next, std::memory_order_release);
@@ -446,10 +451,10 @@ void Handshake::next_epoch() {
 }
 
 // A stop's own walks find the registry locked, by the collector itself.
-void Handshake::lock_registry_for_walk() {
+TRICOLOR_STOP_CODE void Handshake::lock_registry_for_walk() {
   if (!x_stopped) x_registry.lock();
 }
-void Handshake::unlock_registry_for_walk() {
+TRICOLOR_STOP_CODE void Handshake::unlock_registry_for_walk() {
   if (!x_stopped) x_registry.unlock();
 }
 
@@ -487,7 +492,7 @@ void Handshake::wait_for_mutators(Done is_done) {
   }
 }
 
-std::uint64_t Handshake::start() {
+TRICOLOR_STOP_CODE std::uint64_t Handshake::start() {
   x_stopped = false;
   // Release (part of seq_cst): what the collector did is visible to those that it lets go. Pairs with world_runs. Adding
   // carries into the count of stops.
@@ -503,7 +508,7 @@ std::uint64_t Handshake::start() {
   return now_ns;
 }
 
-void Handshake::ask(Mutator& mutator) {
+TRICOLOR_STOP_CODE void Handshake::ask(Mutator& mutator) {
   mutator.stop_note.store(1, std::memory_order_seq_cst);
   if constexpr (kStopByPolls) {
     if (os::thread_exists(mutator.thread)) return;
@@ -632,7 +637,7 @@ void Handshake::unlock_after_fork() {
 // ---- the mutator's side
 
 // The main thread's stack may grow further than when it attached: the limit can be raised. Async-signal-safe.
-bool Handshake::is_on_stack(Mutator& mutator, const void* p) {
+TRICOLOR_STOP_CODE bool Handshake::is_on_stack(Mutator& mutator, const void* p) {
   if (mutator.stack.contains(p)) return true;
   if (!mutator.is_on_main_stack) return false;
   mutator.stack.lowest =
@@ -640,12 +645,12 @@ bool Handshake::is_on_stack(Mutator& mutator, const void* p) {
   return mutator.stack.contains(p);
 }
 
-void Handshake::park_hook(detail::thread_cache& cache) {
+TRICOLOR_STOP_CODE void Handshake::park_hook(detail::thread_cache& cache) {
   auto& mutator = static_cast<Mutator&>(cache);
   mutator.heap.handshake().park(mutator);
 }
 
-void Handshake::park(Mutator& mutator) {
+TRICOLOR_STOP_CODE void Handshake::park(Mutator& mutator) {
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0)
     return;  // the outermost section parks
   // Inside blocking_call a handle may be given back while the note of a stop is still there: that thread counts as stopped.
@@ -682,7 +687,7 @@ void Handshake::park(Mutator& mutator) {
 }
 
 // Stopped from here to the return: does what each step asks of it once, goes on when the world runs.
-void Handshake::stay_stopped(Mutator& mutator, const void* top) {
+TRICOLOR_STOP_CODE void Handshake::stay_stopped(Mutator& mutator, const void* top) {
   perturb();
   mutator.frozen_top = top;
   bool has_stopped = false;
@@ -722,7 +727,7 @@ void Handshake::stay_stopped(Mutator& mutator, const void* top) {
   }
 }
 
-void Handshake::announce() {
+TRICOLOR_STOP_CODE void Handshake::announce() {
   // Release: the state comes before the count. Pairs with wait_for_mutators (acquire).
   x_arrivals.fetch_add(1, std::memory_order_release);
   os::futex_wake_all(x_arrivals);
@@ -732,7 +737,8 @@ void Handshake::announce() {
 // again and again to those that wait for one, of whom one may be who is looked for: with two threads to stop and the stopper on
 // two CPUs one of the three always waits, so it is offered first. Where there are more threads than that they sleep at once.
 // True when it has changed. Relaxed: who looks asks again.
-bool Handshake::look_for_change(const std::atomic<std::uint32_t>& word, std::uint32_t from) const {
+TRICOLOR_STOP_CODE bool Handshake::look_for_change(const std::atomic<std::uint32_t>& word,
+                                                   std::uint32_t from) const {
   const std::size_t awake = x_awake.load(std::memory_order_relaxed);
   if (awake > x_cpus) return false;
   if (awake == x_cpus) os::yield();
@@ -746,7 +752,7 @@ bool Handshake::look_for_change(const std::atomic<std::uint32_t>& word, std::uin
   return false;
 }
 
-void Handshake::wait_for_change(std::uint32_t word) {
+TRICOLOR_STOP_CODE void Handshake::wait_for_change(std::uint32_t word) {
   if (!look_for_change(x_stop_word, word)) sleep_until_change(word);
 }
 
@@ -866,7 +872,7 @@ void Handshake::flush_log(Mutator& mutator) {
   }
 }
 
-void Handshake::on_signal(int, siginfo_t*, void* context) {
+TRICOLOR_STOP_CODE void Handshake::on_signal(int, siginfo_t*, void* context) {
   Mutator* const mutator = current_mutator();
   if (mutator == nullptr) return;
   const int saved_errno = errno;

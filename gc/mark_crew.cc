@@ -4,6 +4,7 @@
 #include <bit>
 #include <new>
 
+#include "alloc/base/stop_code.h"
 #include "gc/library_thread.h"
 
 namespace tricolor::impl {
@@ -117,7 +118,7 @@ void MarkCrew::add_scanned(ScanCounts& to) const {
   }
 }
 
-std::uint64_t MarkCrew::sum(std::uint64_t (Marker::*count)() const) const {
+TRICOLOR_STOP_CODE std::uint64_t MarkCrew::sum(std::uint64_t (Marker::*count)() const) const {
   std::uint64_t total = 0;
   for (std::size_t i = 0; i < x_made; ++i) total += (x_markers[i]->*count)();
   return total;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "alloc/base/check.h"
+#include "alloc/base/stop_code.h"
 
 namespace tricolor::impl {
 
@@ -150,7 +151,7 @@ std::int64_t bytes_for(AssistRatio ratio, std::int64_t work) {
 
 // ---- between cycles
 
-void Pacer::commit(const PacerSettings& settings, const PacerMemory& memory) {
+TRICOLOR_STOP_CODE void Pacer::commit(const PacerSettings& settings, const PacerMemory& memory) {
   x_settings = settings;
   x_memory = memory;
   x_external_bytes = std::min(x_external_bytes, clamped(memory.external_bytes));
@@ -168,11 +169,11 @@ std::uint64_t Pacer::sweep_end_bytes() const {
   return x_sweep_end_bytes == 0 ? 0 : plus(x_sweep_end_bytes, x_external_bytes);
 }
 
-double Pacer::cons_mark() const {
+TRICOLOR_STOP_CODE double Pacer::cons_mark() const {
   return *std::max_element(x_cons_marks.begin(), x_cons_marks.end());
 }
 
-std::uint64_t Pacer::expected_work_bytes() const {
+TRICOLOR_STOP_CODE std::uint64_t Pacer::expected_work_bytes() const {
   return plus(plus(x_heap_work_bytes, x_stack_work_bytes), x_globals_bytes);
 }
 
@@ -235,7 +236,7 @@ std::uint64_t Pacer::trigger_bytes() const {
 
 // ---- a cycle
 
-MarkWorkers Pacer::start_cycle(const CycleStart& start) {
+TRICOLOR_STOP_CODE MarkWorkers Pacer::start_cycle(const CycleStart& start) {
   x_running = true;
   x_start_ns = start.now_ns;
   x_triggered_bytes = clamped(start.live_bytes);
@@ -245,7 +246,8 @@ MarkWorkers Pacer::start_cycle(const CycleStart& start) {
   return mark_workers(x_cpus, start.kind);
 }
 
-AssistRatio Pacer::assist_ratio(std::uint64_t live_bytes, std::uint64_t work_bytes) const {
+TRICOLOR_STOP_CODE AssistRatio Pacer::assist_ratio(std::uint64_t live_bytes,
+                                                   std::uint64_t work_bytes) const {
   live_bytes = clamped(live_bytes);
   std::uint64_t goal_bytes = this->goal_bytes();
   std::uint64_t expected = expected_work_bytes();
@@ -282,7 +284,7 @@ std::uint64_t Pacer::worst_goal_bytes(std::uint64_t goal_bytes, std::uint64_t ex
                                                   to_bytes(static_cast<double>(runway) * longer))));
 }
 
-CycleOutcome Pacer::end_cycle(const CycleEnd& end) {
+TRICOLOR_STOP_CODE CycleOutcome Pacer::end_cycle(const CycleEnd& end) {
   CycleOutcome outcome;
   outcome.goal_bytes = goal_bytes();
   outcome.expected_work_bytes = expected_work_bytes();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "alloc/base/os.h"
+#include "alloc/base/stop_code.h"
 #include "gc/heap.h"
 #include "gc/mutator.h"
 
@@ -13,7 +14,7 @@ bool Pacing::reached(const std::atomic<std::uint64_t>& bytes) const {
   return x_heap.allocator().heap_bytes() >= bytes.load(std::memory_order_relaxed);
 }
 
-void Pacing::commit() {
+TRICOLOR_STOP_CODE void Pacing::commit() {
   const Allocator& allocator = x_heap.allocator();
   const Settings& settings = x_heap.settings();
   // Read with the lock held: who has changed something commits after that, so the last one to come sees all changes.
@@ -39,7 +40,7 @@ void Pacing::commit() {
 }
 
 // The lock is held.
-void Pacing::publish() {
+TRICOLOR_STOP_CODE void Pacing::publish() {
   const Settings& settings = x_heap.settings();
   const std::uint64_t goal = x_pacer.goal_bytes();
   // With the world stopped nothing is allocated between trigger and end.
@@ -61,7 +62,14 @@ void Pacing::rehearse(const CycleStart& start) {
   publish();  // what it was
 }
 
-Pacing::Begun Pacing::start_cycle(const CycleStart& start) {
+void Pacing::rehearse(const CycleEnd& end) {
+  commit();  // what it was
+  const Guard guard(x_lock);
+  Pacer trial = x_pacer;
+  trial.end_cycle(end);
+}
+
+TRICOLOR_STOP_CODE Pacing::Begun Pacing::start_cycle(const CycleStart& start) {
   const Guard guard(x_lock);
   const double cons_mark_before = x_pacer.cons_mark();
   x_pacer.start_cycle(start);
@@ -72,7 +80,7 @@ Pacing::Begun Pacing::start_cycle(const CycleStart& start) {
   return {cons_mark_before, ratio, x_pacer.goal_bytes()};
 }
 
-CycleOutcome Pacing::end_cycle(const CycleEnd& end) {
+TRICOLOR_STOP_CODE CycleOutcome Pacing::end_cycle(const CycleEnd& end) {
   const Guard guard(x_lock);
   return x_pacer.end_cycle(end);
 }

@@ -54,6 +54,7 @@ class Pacing {
   };
   // Uses what that will use (rehearsal.h); nothing comes of it.
   void rehearse(const CycleStart& start);
+  void rehearse(const CycleEnd& end);
   // World stopped.
   Begun start_cycle(const CycleStart& start);
   CycleOutcome end_cycle(const CycleEnd& end);

@@ -1,10 +1,17 @@
 #include "gc/rehearsal.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
 #include "alloc/base/os.h"
 #include "alloc/base/units.h"
+
+// Where the section begins and ends; the linker's.
+extern "C" {
+__attribute__((visibility("hidden"))) extern const char __start_tricolor_stop_code;
+__attribute__((visibility("hidden"))) extern const char __stop_tricolor_stop_code;
+}
 
 namespace tricolor::impl {
 
@@ -44,6 +51,19 @@ void touch_pages_through_kernel(const void* begin, std::size_t bytes) {
     for (std::size_t i = 0; i < count; ++i)
       os::read_pieces_maybe_unmapped(copy.data(), {&pieces[i], 1});
   }
+}
+
+void touch_lines_through_kernel(const void* begin, std::size_t bytes) {
+  std::array<char, 1024> copy;
+  const auto* at = static_cast<const char*>(begin);
+  for (std::size_t some = 0; bytes != 0; at += some, bytes -= some) {
+    some = std::min(bytes, copy.size());
+    os::read_maybe_unmapped(copy.data(), at, some);
+  }
+}
+
+std::span<const char> stop_code() {
+  return {&__start_tricolor_stop_code, &__stop_tricolor_stop_code};
 }
 
 [[gnu::noinline]] void touch_stack() {

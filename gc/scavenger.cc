@@ -4,6 +4,7 @@
 
 #include "alloc/base/log.h"
 #include "alloc/base/os.h"
+#include "alloc/base/stop_code.h"
 #include "gc/mutator.h"
 
 namespace tricolor::impl {
@@ -24,8 +25,9 @@ std::uint64_t minus(std::uint64_t a, std::uint64_t b) { return a > b ? a - b : 0
 
 }  // namespace
 
-std::uint64_t retained_bytes(std::uint64_t goal_bytes, std::uint64_t in_use_bytes,
-                             std::uint64_t live_bytes) {
+TRICOLOR_STOP_CODE std::uint64_t retained_bytes(std::uint64_t goal_bytes,
+                                                std::uint64_t in_use_bytes,
+                                                std::uint64_t live_bytes) {
   if (goal_bytes >= kNoGoal) return kNoGoal;
   const double factor =
       live_bytes == 0
@@ -37,12 +39,12 @@ std::uint64_t retained_bytes(std::uint64_t goal_bytes, std::uint64_t in_use_byte
   return kept < static_cast<double>(kNoGoal) ? static_cast<std::uint64_t>(kept) : kNoGoal;
 }
 
-void Scavenger::mark_ended(std::uint64_t live_bytes) {
+TRICOLOR_STOP_CODE void Scavenger::mark_ended(std::uint64_t live_bytes) {
   x_full_in_use_bytes.store(x_allocator.pages.in_use_bytes(), std::memory_order_relaxed);
   x_full_live_bytes.store(live_bytes, std::memory_order_relaxed);
 }
 
-void Scavenger::set_goals(std::uint64_t goal_bytes, std::uint64_t limit_bytes) {
+TRICOLOR_STOP_CODE void Scavenger::set_goals(std::uint64_t goal_bytes, std::uint64_t limit_bytes) {
   const std::uint64_t in_use = x_full_in_use_bytes.load(std::memory_order_relaxed);
   x_retained_bytes.store(
       in_use == 0

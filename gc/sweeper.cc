@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "alloc/base/os.h"
+#include "alloc/base/stop_code.h"
 #include "alloc/cell.h"
 #include "alloc/sweep_span.h"
 
@@ -38,7 +39,7 @@ bool Sweeper::Place::is_before(const Place& other) const {
   return arena != other.arena ? arena->first < other.arena->first : word < other.word;
 }
 
-void Sweeper::arm() {
+TRICOLOR_STOP_CODE void Sweeper::arm() {
   const Guard guard(x_lock);
   x_walk = {x_allocator.pages.first_arena()};
   x_ahead = x_walk;
@@ -155,7 +156,7 @@ PageCount Sweeper::reclaim(PageCount wanted) {
   return wanted - freed;
 }
 
-void Sweeper::pace(std::uint64_t live_bytes, std::uint64_t trigger_bytes) {
+TRICOLOR_STOP_CODE void Sweeper::pace(std::uint64_t live_bytes, std::uint64_t trigger_bytes) {
   const std::size_t swept = x_allocator.swept_pages.load(std::memory_order_relaxed);
   const std::size_t pages = x_pages.load(std::memory_order_relaxed);
   const std::uint64_t soon = live_bytes + kDoneBeforeTriggerBytes;

@@ -9,6 +9,7 @@
 
 #include "alloc/base/os.h"
 #include "alloc/base/sanitizer.h"
+#include "alloc/base/stop_code.h"
 
 // The dynamic section of the module that this is linked into; null in a static program.
 extern ElfW(Dyn) _DYNAMIC[] __attribute__((weak, visibility("hidden")));
@@ -208,7 +209,7 @@ std::atomic<std::size_t> at_start{0};
 
 std::size_t modules_at_start() { return at_start.load(std::memory_order_relaxed); }
 
-bool is_loader_list(std::span<const ModuleMark> marks, StayingModules staying) {
+TRICOLOR_STOP_CODE bool is_loader_list(std::span<const ModuleMark> marks, StayingModules staying) {
   if (marks.empty() || marks.front().entry != first_entry()) return false;
   if (first_entry() == nullptr) return true;  // a static program
   const auto next_of = [&](std::size_t i) {

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "alloc/base/fault.h"
+#include "alloc/base/stop_code.h"
 
 namespace tricolor::impl {
 
@@ -135,12 +136,12 @@ bool RootSet::is_in_range(const void* p, const void* caller) {
   return false;
 }
 
-void RootSet::begin_marking() {
+TRICOLOR_STOP_CODE void RootSet::begin_marking() {
   const Guard guard(x_lock);
   x_marking = true;
 }
 
-bool RootSet::end_marking() {
+TRICOLOR_STOP_CODE bool RootSet::end_marking() {
   const Guard guard(x_lock);
   x_shader.share();
   if (x_pool.has_shared() || x_pool.has_postponed()) return false;
@@ -148,7 +149,7 @@ bool RootSet::end_marking() {
   return true;
 }
 
-void RootSet::share() {
+TRICOLOR_STOP_CODE void RootSet::share() {
   const Guard guard(x_lock);
   x_shader.share();
 }

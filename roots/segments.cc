@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "alloc/base/sanitizer.h"
+#include "alloc/base/stop_code.h"
 #include "alloc/base/units.h"
 
 namespace tricolor::impl {
@@ -35,7 +36,7 @@ void for_each_writable(const LoaderWalk& module, Add add) {
 
 }  // namespace
 
-bool SegmentList::may_be_outdated() const {
+TRICOLOR_STOP_CODE bool SegmentList::may_be_outdated() const {
   return !x_complete || !is_loader_list({x_modules, x_modules_count}, x_staying);
 }
 

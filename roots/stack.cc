@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "alloc/base/check.h"
+#include "alloc/base/stop_code.h"
 #include "alloc/base/units.h"
 #include "alloc/metadata.h"
 
@@ -40,7 +41,8 @@ keep_line(const volatile Word* line, Word* kept, AddressRange range) {
 
 }  // namespace
 
-void StackCapture::capture(const void* top, const void* base, AddressRange range) {
+TRICOLOR_STOP_CODE void StackCapture::capture(const void* top, const void* base,
+                                              AddressRange range) {
   x_top = top;
   x_base = base;
   x_count = 0;
@@ -66,8 +68,9 @@ bool StackCapture::go_on(AddressRange range, Metadata& metadata) {
 
 // Reads every word of somebody's frames: sanitizers would object to redzones, padding and races, none of which matter to a
 // conservative scan of a stopped thread.
-[[gnu::noinline]] __attribute__((no_sanitize("address", "thread", "undefined"))) void
-StackCapture::keep_from(const volatile Word* word, AddressRange range) {
+[[gnu::noinline]] TRICOLOR_STOP_CODE
+    __attribute__((no_sanitize("address", "thread", "undefined"))) void
+    StackCapture::keep_from(const volatile Word* word, AddressRange range) {
   const auto* const end = static_cast<const volatile Word*>(x_base);
   // (The compiler reads members again after each store.)
   Word* const words = x_words;

@@ -32,6 +32,7 @@
 
 #include "alloc/base/check.h"
 #include "alloc/base/log.h"
+#include "alloc/base/stop_code.h"
 #include "alloc/base/units.h"
 
 namespace tricolor::impl::os {
@@ -120,7 +121,7 @@ void* map_aligned(std::size_t bytes, std::size_t alignment, int protection, int 
   return p;
 }
 
-std::uint64_t clock_ns(clockid_t clock) {
+TRICOLOR_STOP_CODE std::uint64_t clock_ns(clockid_t clock) {
   const KeepErrno keep;
   timespec t = {};
   clock_gettime(clock, &t);
@@ -217,7 +218,7 @@ void want_huge_pages(void* begin, std::size_t bytes) {
 
 std::size_t kernel_page_bytes() { return getauxval(AT_PAGESZ); }
 
-std::uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
+TRICOLOR_STOP_CODE std::uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
 std::uint64_t thread_cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 std::uint64_t process_cpu_ns() { return clock_ns(CLOCK_PROCESS_CPUTIME_ID); }
 
@@ -277,9 +278,11 @@ void futex_wake(const std::atomic<std::uint32_t>& word, int most) {
 
 void futex_wake_one(const std::atomic<std::uint32_t>& word) { futex_wake(word, 1); }
 
-void futex_wake_all(const std::atomic<std::uint32_t>& word) { futex_wake(word, INT_MAX); }
+TRICOLOR_STOP_CODE void futex_wake_all(const std::atomic<std::uint32_t>& word) {
+  futex_wake(word, INT_MAX);
+}
 
-void yield() { sched_yield(); }
+TRICOLOR_STOP_CODE void yield() { sched_yield(); }
 
 std::int32_t process_id() { return static_cast<std::int32_t>(getpid()); }
 
@@ -307,7 +310,7 @@ bool on_alternate_stack() {
   return sigaltstack(nullptr, &stack) == 0 && (stack.ss_flags & SS_ONSTACK) != 0;
 }
 
-bool send_signal(std::int32_t thread, int number) {
+TRICOLOR_STOP_CODE bool send_signal(std::int32_t thread, int number) {
   const KeepErrno keep;
   // ESRCH: it has ended. EAGAIN: the queue of real-time signals is full.
   return syscall(SYS_tgkill, getpid(), thread, number) == 0;

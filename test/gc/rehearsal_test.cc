@@ -12,10 +12,12 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cstdint>
+#include <iterator>
 #include <thread>
 #include <vector>
 
 #include "alloc/base/units.h"
+#include "alloc/thread_cache.h"
 #include "gc/library_thread.h"
 #include "test/gc/support.h"
 
@@ -89,7 +91,21 @@ TEST_CASE("touching a range reads each of its pages, and passes by those that ar
   mprotect(all.begin + 50 * page, page, PROT_NONE);
   tricolor::impl::touch_pages_through_kernel(all.begin, kPages * page);
   CHECK(count_there(all) == kPages - 1);
+  take_away(all);
+  tricolor::impl::touch_lines_through_kernel(all.begin + page / 2, 10 * page);
+  CHECK(count_there(all) == 11);
   munmap(memory, kPages * page);
+}
+
+TEST_CASE("the code of a stop stands together") {
+  const auto code = tricolor::impl::stop_code();
+  const auto holds = [&](auto* function) {
+    const auto* const at = reinterpret_cast<const char*>(function);
+    return at - code.data() >= 0 && at - code.data() < std::ssize(code);
+  };
+  CHECK(holds(&tricolor::impl::os::now_ns));
+  CHECK(holds(&tricolor::impl::return_all));
+  CHECK_FALSE(holds(&tricolor::impl::os::read_file));
 }
 
 namespace {
