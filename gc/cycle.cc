@@ -75,7 +75,7 @@ bool Cycle::create() {
 void Cycle::run(Why why) {
   finish_previous_sweep();
   open(why);
-  if (!make_stop(Handshake::Purpose::arm)) return;
+  if (!make_stop(Handshake::Purpose::arm)) return give_up();
   begin_share();
   mark_roots();
   mark_until_nothing_is_grey();
@@ -166,7 +166,6 @@ TRICOLOR_STOP_CODE CycleKind Cycle::kind() const {
 TRICOLOR_STOP_CODE std::optional<std::uint64_t> Cycle::stop_with_all_segments() {
   for (;;) {
     if (!x_segments.update()) return std::nullopt;
-    rehearse(Handshake::Purpose::arm);
     x_pacing.begin_stop(x_record.processors_count, x_record.number);
     const Handshake::Stopped stopped = x_heap.handshake().stop(Handshake::Purpose::arm);
     x_begin_ns = stopped.asked_ns;
@@ -180,46 +179,75 @@ TRICOLOR_STOP_CODE std::optional<std::uint64_t> Cycle::stop_with_all_segments() 
   }
 }
 
+// By the collector, as far as it may take long.
 void Cycle::rehearse(Handshake::Purpose purpose) {
   std::uint64_t& last_ns = x_rehearsed_ns[static_cast<std::size_t>(purpose)];
   if (os::now_ns() - last_ns < kStaysWarmNs) return;
-  // A thread of the program (which runs the cycle where threads are refused) uses its stack all the time, and may have little.
-  if (current_mutator() == nullptr) touch_stack();
-  const std::span<const char> code = stop_code();
-  touch_lines(code.data(), code.size());
+  if (x_on == On::own_thread) touch_stack();  // one of the program may have little
   touch_pages(&x_heap, sizeof x_heap);
-  touch_lines(this, sizeof *this);
   if (purpose == Handshake::Purpose::arm) {
-    x_pacing.rehearse(start_of_cycle());
-    touch_lines(x_segments.begin(),
-                sizeof(Segment) * static_cast<std::size_t>(x_segments.end() - x_segments.begin()));
     for (const Segment& segment : x_segments) {
       if (may_be_closed(segment))
         touch_pages_through_kernel(segment.begin,
                                    static_cast<std::size_t>(segment.end - segment.begin));
     }
-  } else {
-    x_pacing.rehearse(end_of_cycle());
   }
   x_heap.handshake().rehearse(purpose);
   last_ns = os::now_ns();
 }
 
-// Makes the stop, or has a thread of the program make it (stop_offer.h), which for the first one waits for it. What it comes to, see
-// arm() and end().
+// By the thread that makes the stop, for its CPU: some microseconds.
+void Cycle::fetch(Handshake::Purpose purpose) {
+  const std::span<const char> code = stop_code();
+  touch_lines(code.data(), code.size());
+  touch_lines(this, sizeof *this);
+  if (purpose == Handshake::Purpose::arm) {
+    x_pacing.rehearse(start_of_cycle());
+    touch_lines(x_segments.begin(),
+                sizeof(Segment) * static_cast<std::size_t>(x_segments.end() - x_segments.begin()));
+  } else {
+    x_pacing.rehearse(end_of_cycle());
+  }
+}
+
+// Makes the stop, or has a thread of the program make it (stop_offer.h). What it comes to, see arm() and end().
 bool Cycle::make_stop(Handshake::Purpose purpose) {
-  const bool is_arm = purpose == Handshake::Purpose::arm;
-  const bool offers = x_beside_the_program &&
-                      (is_arm ? x_waits_to_arm.load(std::memory_order_relaxed) != 0
-                              : x_heap.handshake().count_running() >= x_record.processors_count);
-  if (offers && is_arm) x_segments.update();  // may take long: not what another thread is to do
-  if (offers && x_stop_offer.offer(purpose)) return x_stop_result;
+  // To list segments anew may take long: not what another thread is to do, nor are pages that have to come back.
+  const bool is_listed = purpose == Handshake::Purpose::end || x_segments.update();
+  rehearse(purpose);
+  if (is_listed && offers(purpose)) {
+    const bool is_taken = x_stop_offer.offer(purpose);
+    if (purpose == Handshake::Purpose::end) note_last_offer(is_taken);
+    if (is_taken) return x_stop_result;
+  }
   make_stop_here(purpose);
   x_stop_offer.end();
   return x_stop_result;
 }
 
+// To whoever waits to make the first stop, and to whoever comes by at the last. Threads come by as long as the heap is past its
+// trigger, unless they wait in line for the end of marking. Some that count as running may sleep, or must not make stops: where
+// nobody came, the next offers are left out.
+bool Cycle::offers(Handshake::Purpose purpose) {
+  if (!x_beside_the_program) return false;
+  if (purpose == Handshake::Purpose::arm)
+    return x_waits_to_arm.load(std::memory_order_relaxed) != 0;
+  if (!x_pacing.at_trigger() || x_heap.assists().anybody_waits() ||
+      x_heap.handshake().count_running() < x_record.processors_count)
+    return false;
+  if (x_offers_left_out == 0) return true;
+  --x_offers_left_out;
+  return false;
+}
+
+void Cycle::note_last_offer(bool is_taken) {
+  constexpr std::uint32_t kMost = 63;
+  x_offers_in_vain = is_taken ? 0 : std::min(2 * x_offers_in_vain + 1, kMost);
+  x_offers_left_out = x_offers_in_vain;
+}
+
 void Cycle::make_stop_here(Handshake::Purpose purpose) {
+  fetch(purpose);
   x_stop_result = purpose == Handshake::Purpose::arm ? arm() : end();
 }
 
@@ -230,6 +258,8 @@ bool Cycle::take_stop(Mutator& mutator, Handshake::Purpose purpose) {
   return x_stop_offer.take(purpose, [&] {
     // Rather now than with the world stopped.
     if (purpose == Handshake::Purpose::arm) x_heap.handshake().return_claims(mutator);
+    const OwnThread own;  // a trace function may run here (gccheckmark)
+    touch_stack();
     make_stop_here(purpose);
   });
 }
@@ -249,11 +279,7 @@ TRICOLOR_STOP_CODE bool Cycle::arm() {
   x_phase.advance(Phase::kOff, Phase::kSweepTermination);
   const std::optional<std::uint64_t> stop_ns = stop_with_all_segments();
   if (!stop_ns) {
-    x_crew.finish();
-    x_crew.close();
-    x_pacing.abandon_stop();
-    x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);  // the timer tries again, later
-    x_phase.advance(Phase::kSweepTermination, Phase::kOff);
+    tell_armed();  // nobody is to wait for this cycle
     return false;
   }
   count_stop(*stop_ns);
@@ -294,10 +320,23 @@ TRICOLOR_STOP_CODE bool Cycle::arm() {
   x_stopped_bytes = x_crew.coordinator().marked_bytes();  // helpers may be at work
   x_armed_ns = x_beside_the_program ? handshake.start() : os::now_ns();
   if (x_beside_the_program) x_pacing.end_stop(CpuLimiter::Marking::kOn);
+  tell_armed();
+  return true;
+}
+
+void Cycle::tell_armed() {
   // Release: nothing but the number. Pairs with request_and_wait (acquire).
   x_armed.store(x_started.load(std::memory_order_relaxed), std::memory_order_release);
   os::futex_wake_all(x_armed);
-  return true;
+}
+
+// Memory for the first stop has been refused.
+void Cycle::give_up() {
+  x_crew.finish();
+  x_crew.close();
+  x_pacing.abandon_stop();
+  x_last_end_ns.store(os::now_ns(), std::memory_order_relaxed);  // the timer tries again, later
+  x_phase.advance(Phase::kSweepTermination, Phase::kOff);
 }
 
 TRICOLOR_STOP_CODE CycleStart Cycle::start_of_cycle() const {
@@ -458,19 +497,23 @@ void Cycle::mark_until_nothing_is_grey() {
     if (!x_beside_the_program) break;
     if (flushes_first() && shade_logs()) continue;
     end_share();
-    if (make_stop(Handshake::Purpose::end)) return;
+    if (make_stop(Handshake::Purpose::end)) {
+      x_heap.assists()
+          .forgive();  // not in the stop, and not by a thread of the program: each is a system call
+      return;
+    }
     begin_share();
   }
   end_share();
   x_marked_ns = os::now_ns();
   x_stopped_bytes = x_crew.marked_bytes();
   start_sweeping();
+  x_heap.assists().forgive();
 }
 
 // The last stop. False when something is grey, and the world runs.
 TRICOLOR_STOP_CODE bool Cycle::end() {
-  // Before logs are shaded: what is logged after that is shaded in the stop. It counts as marking.
-  rehearse(Handshake::Purpose::end);
+  // Once more: what has been logged since would be shaded in the stop.
   if (flushes_first() && shade_logs()) return false;
   perturb();
   x_pacing.begin_stop(x_record.processors_count, x_record.number);
@@ -561,7 +604,6 @@ TRICOLOR_STOP_CODE void Cycle::start_sweeping() {
   x_numbers.cycles.fetch_add(1, std::memory_order_relaxed);
   x_last_end_ns.store(x_heap.handshake().start(), std::memory_order_relaxed);
   x_pacing.end_stop(CpuLimiter::Marking::kOff);
-  x_heap.assists().forgive();  // not in the stop: each is a system call
 }
 
 // World stopped.
@@ -719,12 +761,14 @@ void Cycle::request_and_wait(Mutator& mutator, Reason reason) {
     // Relaxed: a hint.
     if (waits_to_arm) x_waits_to_arm.fetch_add(1, std::memory_order_relaxed);
     const Request request = ask_for(reason);
+    if (gives_cpu && request.is_new && !request.is_mine)
+      wait_to_arm(mutator, request.ticket, waits_to_arm);
+    if (waits_to_arm) x_waits_to_arm.fetch_sub(1, std::memory_order_relaxed);
     if (request.is_mine) {
       const HostKeptOut host_kept_out;
-      run_until(request.ticket);
+      const OwnThread own;
+      run_until(request.ticket, On::thread_of_program);
     }
-    if (gives_cpu && request.is_new) wait_to_arm(mutator, request.ticket, waits_to_arm);
-    if (waits_to_arm) x_waits_to_arm.fetch_sub(1, std::memory_order_relaxed);
     if (reason == Reason::kTrigger) return;
     const std::atomic<std::uint32_t>& counter = reason == Reason::kForced ? x_completed : x_armed;
     // Acquire: the cycle's work. Pairs with run_until, arm (release).
@@ -894,7 +938,8 @@ void Cycle::serve() {
       requested = x_requested;
     }
     if (!is_past(x_completed.load(std::memory_order_relaxed), requested)) {
-      run_until(requested);  // and look again: the end may have been asked for meanwhile
+      run_until(requested,
+                On::own_thread);  // and look again: the end may have been asked for meanwhile
     } else if (!sweep_in_background()) {
       pin_libraries_apart();
       const std::uint64_t due_ns = std::min(timer_due_in_ns(), scavenge_in_background(wakes));
@@ -963,8 +1008,9 @@ void Cycle::wake_thread() {
 }
 
 // Runs cycles until the one with this ticket is complete.
-void Cycle::run_until(std::uint32_t ticket) {
+void Cycle::run_until(std::uint32_t ticket, On on) {
   const Guard one_at_a_time(x_run);
+  x_on = on;
   while (!is_past(x_completed.load(std::memory_order_relaxed), ticket)) {
     Why why = {};
     {
@@ -977,9 +1023,6 @@ void Cycle::run_until(std::uint32_t ticket) {
     }
     run(why);
     give_out_pins();
-    // Also when memory for the cycle was refused.
-    x_armed.store(x_started.load(std::memory_order_relaxed), std::memory_order_release);
-    os::futex_wake_all(x_armed);
     // Release: the cycle. Pairs with request_and_wait (acquire).
     x_completed.fetch_add(1, std::memory_order_release);
     os::futex_wake_all(x_completed);
@@ -1049,6 +1092,7 @@ void Cycle::forget_threads(Mutator* survivor) {
   x_is_asked.store(false, std::memory_order_relaxed);
   x_run_waiters.store(0, std::memory_order_relaxed);
   x_waits_to_arm.store(0, std::memory_order_relaxed);
+  x_stop_offer.forget();
   for (Segment& segment : x_segments) segment.held_roots = false;  // it may have been about to pin
   x_requested = x_completed.load(std::memory_order_relaxed);
   x_crew.forget_helpers(work);

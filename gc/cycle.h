@@ -144,7 +144,8 @@ class Cycle {
   void lock_run();
   void let_others_run();
   void abandon_marking(Mutator* survivor);
-  void run_until(std::uint32_t ticket);
+  enum class On : std::uint8_t { own_thread, thread_of_program };
+  void run_until(std::uint32_t ticket, On on);
   std::size_t most_markers() const;
   CycleKind kind() const;
 
@@ -162,6 +163,8 @@ class Cycle {
   void finish_previous_sweep();
   void open(Why why);
   bool make_stop(Handshake::Purpose purpose);
+  bool offers(Handshake::Purpose purpose);
+  void note_last_offer(bool is_taken);
   void make_stop_here(Handshake::Purpose purpose);
   bool take_stop(Mutator& mutator, Handshake::Purpose purpose);
   static bool may_make_stops(Mutator& mutator);
@@ -171,7 +174,10 @@ class Cycle {
   static bool flushes_first();
   bool arm();
   bool end();
+  void tell_armed();
+  void give_up();
   void rehearse(Handshake::Purpose purpose);
+  void fetch(Handshake::Purpose purpose);
   CycleStart start_of_cycle() const;
   void start_pacing();
   void report_root_work();
@@ -223,7 +229,7 @@ class Cycle {
   std::atomic<std::uint32_t> x_wakes{0};    // the collector's thread waits for it to change
   std::atomic<std::uint32_t> x_started{0};  // written under x_lock
   std::atomic<std::uint32_t> x_armed{
-      0};  // has begun to mark, or is over; written by the collector, waited for at the goal and at the trigger
+      0};  // has begun to mark, or is over; written by who makes the first stop, waited for at the goal and at the trigger
   std::atomic<std::uint32_t> x_completed{
       0};  // written by the collector; waited for by those who asked
 
@@ -242,9 +248,13 @@ class Cycle {
   std::atomic<std::uint32_t> x_waits_to_arm{
       0};                      // threads that give their CPU and make the first. A hint
   bool x_stop_result = false;  // of whose it has been [stop.one-maker]
+  std::uint32_t x_offers_in_vain =
+      0;  // of the last stop: how many then are left out. The collector's own
+  std::uint32_t x_offers_left_out = 0;  // as many are still to be. Likewise
 
   // The cycle that runs; of the collector's thread and who makes a stop for it.
   CycleRecord x_record;
+  On x_on = On::own_thread;
   bool x_beside_the_program = false;
   Why x_why = {};
   double x_share = 1;                      // of a CPU, for the coordinator

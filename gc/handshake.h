@@ -54,7 +54,7 @@
 //   once more (the kernel does, before it lets it sleep), and the stopper changes the word before it looks at the count, all of it
 //   sequentially consistent: one sees the other. Where nobody sleeps the stopper wakes nobody, which is a system call.
 //
-// All of that but memory orders is modelled in test/model/handshake.pml.
+// All of that but memory orders, and who sleeps, is modelled in test/model/handshake.pml.
 //
 // A stop is short as long as nobody sleeps or is interrupted: to wake a thread on an idle CPU, or to signal one that runs on
 // another, costs 35 to 50 us each in a virtual machine. So everyone looks for the next step for a while, and yields: the thread
@@ -274,7 +274,7 @@ class Handshake {
   std::atomic<std::size_t> x_awake{0};
   std::size_t x_cpus = 1;
   bool x_stopped =
-      false;  // between stop() and start(): the stopper holds the registry. The collector's own
+      false;  // between stop() and start(): the stopper holds the registry. The stopper's own
   std::atomic<MarkEpoch> x_epoch{0};  // written in a stop
   std::atomic<std::size_t> x_count{0};
 

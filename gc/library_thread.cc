@@ -41,7 +41,7 @@ HostKeptOut::~HostKeptOut() {
   pthread_sigmask(SIG_SETMASK, &x_before, nullptr);
 }
 
-OwnThread::OwnThread() : x_cache(detail::current_cache) {
+OwnThread::OwnThread() : x_cache(detail::current_cache), x_kept_out_before(kept_out) {
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &x_cancel_before);
   kept_out = true;
   std::atomic_signal_fence(std::memory_order_seq_cst);  // before there is no mutator
@@ -51,7 +51,7 @@ OwnThread::OwnThread() : x_cache(detail::current_cache) {
 OwnThread::~OwnThread() {
   detail::current_cache = x_cache;
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  kept_out = false;
+  kept_out = x_kept_out_before;
   pthread_setcancelstate(x_cancel_before, nullptr);
 }
 

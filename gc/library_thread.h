@@ -39,6 +39,7 @@ class OwnThread {
  private:
   detail::thread_cache* const x_cache;
   int x_cancel_before = 0;
+  bool x_kept_out_before;
 };
 
 // For a moment in which a thread may hold locks of ours and has no mutator to say so. What a handler that interrupts it asks of

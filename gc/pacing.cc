@@ -63,7 +63,7 @@ void Pacing::rehearse(const CycleStart& start) {
 }
 
 void Pacing::rehearse(const CycleEnd& end) {
-  commit();  // what it was
+  commit();  // as anybody may at any time
   const Guard guard(x_lock);
   Pacer trial = x_pacer;
   trial.end_cycle(end);

@@ -8,7 +8,7 @@
 //
 // Invariant [stop.one-maker]: a stop is made by the thread that has taken the offer, or by the one that has withdrawn it; both change the
 //   same word from "offered", which one of them can. What the collector did before is visible to who takes it (released by offer(),
-//   acquired by take()), and what that one did to the collector (released by take(), acquired by offer()).
+//   acquired by take()), and what that one did to the collector (released by end(), acquired by offer()).
 #pragma once
 
 #include <atomic>
@@ -30,21 +30,24 @@ class StopOffer {
   // It has been made by the caller, or there is none to be made: nobody is to wait for it any more.
   void end();
 
+  // In the child of a fork: none is offered, nobody makes one.
+  void forget() { x_word.store(kNone, std::memory_order_relaxed); }
+
   // The program's side. A hint.
   bool is_offered(Purpose purpose) const {
     return (x_word.load(std::memory_order_relaxed) & kStateMask) == offered(purpose);
   }
-  // Runs make() if such a stop is offered, and by a thread that the kernel does not prefer to this one: with all others waiting, it would
-  // be kept from its CPU. True when it has.
+  // Runs make() if such a stop is offered, and by a thread that the kernel prefers neither to this one (with all others waiting, it
+  // would be kept from its CPU) nor less (it has its reasons to be quick, and gives its CPU to nobody). True when it has.
   template <class Make>
   bool take(Purpose purpose, Make make) {
-    if (!is_offered(purpose) || os::thread_priority() < x_priority.load(std::memory_order_relaxed))
-      return false;
-    // Acquire: what the collector did. Pairs with offer (release).
-    std::uint32_t word = x_word.load(std::memory_order_relaxed);
-    perturb();
+    // Acquire, twice: what the collector did. Pairs with offer (release).
+    std::uint32_t word = x_word.load(std::memory_order_acquire);
     if ((word & kStateMask) != offered(purpose) ||
-        !x_word.compare_exchange_strong(word, word - offered(purpose) + kTaken,
+        os::thread_priority() != x_priority.load(std::memory_order_relaxed))
+      return false;
+    perturb();
+    if (!x_word.compare_exchange_strong(word, word - offered(purpose) + kTaken,
                                         std::memory_order_acquire, std::memory_order_relaxed))
       return false;
     make();

@@ -65,6 +65,7 @@ bool SegmentList::update() {
         x_staying.loader = modules;
       }
     }
+    if (!opened_later) x_staying = {};  // the loader is not to be found
     x_modules_count = std::min(modules, x_modules_capacity);
     x_count = std::min(segments, x_capacity);
     x_complete = modules == x_modules_count && segments == x_count;
