@@ -12,10 +12,19 @@
 
 namespace tricolor::impl {
 
+namespace {
+
+// In no cache each of them takes 0.1 us.
+constexpr std::uint32_t kFullSpans = 400;
+
+}  // namespace
+
 bool Central::claim(Allocator& allocator, std::uint32_t wanted, std::uint32_t tries, Claim& out) {
   const Guard guard(x_lock);
   start_again_after_a_cycle(allocator);
-  for (; x_cursor < x_count; ++x_cursor) {
+  const std::uint32_t end =
+      tries == kEverySpan ? x_count : std::min(x_count, x_cursor + kFullSpans);
+  for (; x_cursor < end; ++x_cursor) {
     PageRecord* const span = x_spans[x_cursor];
     if (!is_swept(allocator, span)) {
       if (tries-- == 0) return false;

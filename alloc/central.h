@@ -3,7 +3,8 @@
 // All spans of a kind stand in one list; a cursor walks it once a cycle. Before the cursor: spans that have been visited
 // since the last cycle (full or claimed from). From the cursor on: spans to visit, which are swept as they are met. After a
 // cycle the first who comes moves the cursor back to the start. There are no partial and full lists to keep apart: what a span is
-// shows in its bits.
+// shows in its bits. A heap may be full for gigabytes on end, and a stop waits for who walks it, so a claim goes only part of
+// the way: a thread gets a fresh span instead, one for each kFullSpans at most, and the next claim goes on there.
 //
 // A claim is a set of free cells of one span that one thread takes together (512 bytes of them at first, more as the thread
 // comes back). Claimed cells have their alloc bit set, so to everyone else they are allocated; the thread hands them out
@@ -39,8 +40,10 @@ class Central {
  public:
   Central() = default;
 
-  // Claims up to `wanted` free cells (at least one) from the spans at hand, sweeping at most `tries` of them. False when
-  // that found none: the caller brings a fresh span, or calls again with more tries.
+  // Claims up to `wanted` free cells (at least one) from the spans at hand, sweeping at most `tries` of them and passing by some
+  // hundred full ones (kEverySpan: as many as there are). False when that found none: the caller brings a fresh span, or calls again
+  // with more tries.
+  static constexpr std::uint32_t kEverySpan = UINT32_MAX;
   bool claim(Allocator& allocator, std::uint32_t wanted, std::uint32_t tries, Claim& out);
 
   // Enters a fresh span of this kind: pages that its caller took, of which `zero` says that they read as zero, and claims

@@ -40,7 +40,6 @@ namespace {
 // After so many swept spans without a free cell a fresh one is taken: bounds the time of one allocation, at most 1 % more
 // space (as in Go's mcentral.go).
 constexpr std::uint32_t kSweepTries = 100;
-constexpr std::uint32_t kEveryUnsweptSpan = UINT32_MAX;
 
 // Inline functions and variables of one type may be in several libraries.
 void pin_libraries_of(Heap& heap, const detail::type_info& type) {
@@ -91,14 +90,19 @@ void pay_for_sweep(Heap& heap, Mutator& mutator, PageCount wanted) {
   }
 }
 
-// Before pages are taken, dead spans give as many.
+// Before pages are taken, dead spans give as many; if they are near. Where gigabytes live on, one allocation would look at them all,
+// 15 ms for each GB: the next ones go on, and until they are through the heap grows by what each of them takes. (Who wants many pages
+// looks on as long as there are some.)
 void reclaim(Heap& heap, Mutator& mutator, PageCount wanted) {
+  constexpr int kLooksInVain = 4;  // at some hundred spans each
   Sweeper& sweeper = heap.cycle().sweeper();
   if (sweeper.done()) return;
   PageCount left = sweeper.take_credit(wanted);
-  while (left.value != 0) {
+  for (int in_vain = 0; left.value != 0 && in_vain < kLooksInVain;) {
     const CriticalSection critical(mutator);
+    const PageCount before = left;
     left = sweeper.reclaim(left);
+    in_vain = left == before ? in_vain + 1 : 0;
   }
 }
 
@@ -118,7 +122,7 @@ bool claim_cells(Heap& heap, Mutator& mutator, Kind& kind, Growth growth, PageCo
       found = kind.central.add_span(allocator, kind, run->first, run->zero, wanted, claim);
     }
   }
-  if (!found) found = kind.central.claim(allocator, wanted, kEveryUnsweptSpan, claim);
+  if (!found) found = kind.central.claim(allocator, wanted, Central::kEverySpan, claim);
   if (found) accept_claim(allocator, mutator, kind, claim);
   return found;
 }

@@ -196,6 +196,31 @@ TEST_CASE("no more spans are swept for a claim than it may try, and the next one
   CHECK(swept() == 10);
 }
 
+TEST_CASE("a claim passes by some full spans only, and the next one goes on there") {
+  OwnHeap heap;
+  Kind& kind = heap.typed(kOneCell);
+  constexpr std::size_t kSpans = 3'000;
+  const std::vector<PageRecord*> spans = full_spans(heap, kind, kSpans);
+  for (PageRecord* span : spans) mark_all(span);
+  start_next_epoch(heap);
+  for (PageRecord* span : spans) CHECK(kind.central.sweep(heap.allocator, span) == PageCount{});
+  set_free(spans.back(), 0);
+  Claim claim;
+  std::size_t in_vain = 0;
+  while (!kind.central.claim(heap.allocator, 1, 0, claim)) ++in_vain;
+  CHECK(claim.span == spans.back());
+  CHECK(in_vain >= 2);
+  CHECK(in_vain <= kSpans / 100);
+  // Who wants all of them visited gets that.
+  start_next_epoch(heap);
+  for (PageRecord* span : spans) {
+    mark_all(span);
+    CHECK(kind.central.sweep(heap.allocator, span) == PageCount{});
+  }
+  set_free(spans.back(), 0);
+  CHECK(kind.central.claim(heap.allocator, 1, kEverySpan, claim));
+}
+
 TEST_CASE("a fresh span is claimed from before those that are still to be visited") {
   OwnHeap heap;
   Kind& kind = heap.typed(kOneCell);

@@ -48,7 +48,7 @@ inline constexpr detail::type_info kPointerType = {
     .tail = {},
 };
 
-inline constexpr std::uint32_t kEverySpan = UINT32_MAX;
+inline constexpr std::uint32_t kEverySpan = impl::Central::kEverySpan;
 
 // Its address space stays when it goes: arenas are for ever.
 struct OwnHeap {
