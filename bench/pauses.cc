@@ -180,6 +180,7 @@ int main(int argc, char** argv) {
   const auto trees = (static_cast<std::size_t>(live_mb) << 20) / sizeof(Node) / 3 / kMutators;
 
   std::optional<Waiting> threads(waiting);
+  std::latch begun(kMutators);
   std::latch built(kMutators);
   std::latch ready(kMutators);
   std::optional<contestant::Stops> stops;
@@ -210,11 +211,12 @@ int main(int argc, char** argv) {
     ms[static_cast<std::size_t>(t)] = question::ms_since(start);
   };
   const std::uint64_t check = question::on_threads(kMutators, [&](int t) {
-    const Table table = build(trees);
     contestant::wait([&] {
-      built.arrive_and_wait();
+      begun.arrive_and_wait();
       measure_machine(taken[static_cast<std::size_t>(t)]);
     });
+    const Table table = build(trees);
+    contestant::wait([&] { built.arrive_and_wait(); });
     if (t == 0) stops.emplace();  // the other one waits
     on_frames(stack_kb, table, [&] { operate(t, table); });
     return count(table);
