@@ -7,8 +7,8 @@
 //        mutator may wait: it has chosen no cell yet
 //     2. what the thread owes the sweep (sweeper.h)
 //        a claim from the kind's spans (sweeping at most kSweepTries of them)
-//        else as many pages as a fresh span needs out of spans of any kind that are dead, then the span from free pages or
-//        from the system; then what that is too much goes back (scavenger.h)
+//        else as many pages as a fresh span needs out of spans of any kind that are dead and near, then the span from free pages
+//        or from the system, or where that has none once everything is swept; then what that is too much goes back (scavenger.h)
 //     3. memory ends: a full collection, which sweeps everything, and once more from 2
 //     4. the host's out-of-memory callback is asked, with nothing held; once more from 1 as long as it says so
 //     5. std::bad_alloc; nothing has changed
@@ -80,9 +80,11 @@ Kind* kind_of(Heap& heap, Mutator& mutator, const detail::cell_request& request)
   return id == kUnregisteredKind ? nullptr : &kinds[id];
 }
 
-// Sweeps along with who allocates. A stop may come in between: only a few spans a critical section, here and below.
+// A stop may come in between: only a few spans a critical section, here and below.
+constexpr std::size_t kSpansAtOnce = 16;
+
+// Sweeps along with who allocates.
 void pay_for_sweep(Heap& heap, Mutator& mutator, PageCount wanted) {
-  constexpr std::size_t kSpansAtOnce = 16;
   Sweeper& sweeper = heap.cycle().sweeper();
   while (sweeper.owes(wanted.bytes())) {
     const CriticalSection critical(mutator);
@@ -91,19 +93,31 @@ void pay_for_sweep(Heap& heap, Mutator& mutator, PageCount wanted) {
 }
 
 // Before pages are taken, dead spans give as many; if they are near. Where gigabytes live on, one allocation would look at them all,
-// 15 ms for each GB: the next ones go on, and until they are through the heap grows by what each of them takes. (Who wants many pages
-// looks on as long as there are some.)
+// 15 ms for each GB: the next ones go on, and until they are through the heap grows by a sixteenth at most of what they have passed.
 void reclaim(Heap& heap, Mutator& mutator, PageCount wanted) {
-  constexpr int kLooksInVain = 4;  // at some hundred spans each
+  constexpr std::size_t kLooks = 4;        // in vain, at 512 pages each
+  constexpr std::size_t kPagesALook = 32;  // that are wanted, for one more
   Sweeper& sweeper = heap.cycle().sweeper();
   if (sweeper.done()) return;
   PageCount left = sweeper.take_credit(wanted);
-  for (int in_vain = 0; left.value != 0 && in_vain < kLooksInVain;) {
+  const std::size_t looks = kLooks + wanted.value / kPagesALook;
+  for (std::size_t in_vain = 0; left.value != 0 && in_vain < looks;) {
     const CriticalSection critical(mutator);
     const PageCount before = left;
     left = sweeper.reclaim(left);
     in_vain = left == before ? in_vain + 1 : 0;
   }
+}
+
+// All that is left to sweep, also what others are at.
+void sweep_rest(Heap& heap, Mutator& mutator) {
+  Sweeper& sweeper = heap.cycle().sweeper();
+  while (!sweeper.done()) {
+    const CriticalSection critical(mutator);
+    sweeper.sweep_for(PageCount{SIZE_MAX}, kSpansAtOnce);
+  }
+  const CriticalSection critical(mutator);
+  sweeper.finish();
 }
 
 enum class Growth : std::uint8_t { kForbidden, kAllowed };
@@ -225,6 +239,10 @@ char* try_allocate(Heap& heap, Mutator& mutator, Kind& kind, const detail::cell_
   if (!is_large) take(heap.cycle().sweeper().done() ? Growth::kAllowed : Growth::kForbidden);
   if (cell == nullptr) {
     reclaim(heap, mutator, pages);
+    take(Growth::kAllowed);
+  }
+  if (cell == nullptr) {
+    sweep_rest(heap, mutator);
     take(Growth::kAllowed);
   }
   if (fresh.value != 0) {

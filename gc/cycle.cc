@@ -273,7 +273,7 @@ void Cycle::begin_share() {
 
 void Cycle::end_share() { x_coordinator_cpu_ns += os::thread_cpu_ns() - x_share_begin_cpu_ns; }
 
-// The first stop. False when memory is refused, and nothing has happened.
+// The first stop. False when memory is refused, and the cycle is to be given up.
 TRICOLOR_STOP_CODE bool Cycle::arm() {
   Handshake& handshake = x_heap.handshake();
   x_phase.advance(Phase::kOff, Phase::kSweepTermination);
@@ -497,18 +497,13 @@ void Cycle::mark_until_nothing_is_grey() {
     if (!x_beside_the_program) break;
     if (flushes_first() && shade_logs()) continue;
     end_share();
-    if (make_stop(Handshake::Purpose::end)) {
-      x_heap.assists()
-          .forgive();  // not in the stop, and not by a thread of the program: each is a system call
-      return;
-    }
+    if (make_stop(Handshake::Purpose::end)) return;
     begin_share();
   }
   end_share();
   x_marked_ns = os::now_ns();
   x_stopped_bytes = x_crew.marked_bytes();
   start_sweeping();
-  x_heap.assists().forgive();
 }
 
 // The last stop. False when something is grey, and the world runs.
@@ -604,6 +599,7 @@ TRICOLOR_STOP_CODE void Cycle::start_sweeping() {
   x_numbers.cycles.fetch_add(1, std::memory_order_relaxed);
   x_last_end_ns.store(x_heap.handshake().start(), std::memory_order_relaxed);
   x_pacing.end_stop(CpuLimiter::Marking::kOff);
+  x_heap.assists().forgive();  // not in the stop: each is a system call
 }
 
 // World stopped.

@@ -229,7 +229,7 @@ class Cycle {
   std::atomic<std::uint32_t> x_wakes{0};    // the collector's thread waits for it to change
   std::atomic<std::uint32_t> x_started{0};  // written under x_lock
   std::atomic<std::uint32_t> x_armed{
-      0};  // has begun to mark, or is over; written by who makes the first stop, waited for at the goal and at the trigger
+      0};  // has begun to mark, or will not; written by who makes the first stop, waited for at the goal and at the trigger
   std::atomic<std::uint32_t> x_completed{
       0};  // written by the collector; waited for by those who asked
 

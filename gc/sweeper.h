@@ -1,6 +1,6 @@
 // Who sweeps when. A sweep of the whole heap is one walk over the heads of all spans, shared by everyone who takes part:
 //   claims            central.h sweeps spans of the kind that it allocates, as it meets them
-//   before it grows   who needs pages from the page heap first takes as many out of the sweep: reclaim() looks ahead of the
+//   before it grows   who needs pages from the page heap first takes as many out of the sweep, if it finds them soon: reclaim() looks ahead of the
 //                     walk for spans with no mark in them, which are free as a whole. What it frees beyond that is credit for
 //                     the next
 //   in proportion     owes() says who allocates to sweep along, so that the walk is over before the next cycle is due

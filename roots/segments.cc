@@ -65,9 +65,12 @@ bool SegmentList::update() {
         x_staying.loader = modules;
       }
     }
-    if (!opened_later) x_staying = {};  // the loader is not to be found
     x_modules_count = std::min(modules, x_modules_capacity);
     x_count = std::min(segments, x_capacity);
+    if (!opened_later) {  // the loader is not to be found, so nothing is known
+      x_staying = {};
+      for (Segment& segment : *this) segment.opened_later = segment.may_go;
+    }
     x_complete = modules == x_modules_count && segments == x_count;
     if (x_complete) return true;
     // Too small: try again with room for more.

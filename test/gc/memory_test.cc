@@ -811,3 +811,61 @@ TEST_CASE("init takes the program's options, once, and the environment wins over
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
+
+namespace {
+
+template <std::size_t kBytes>
+struct Block {
+  gc::ptr<Block> next;
+  std::array<std::byte, kBytes - sizeof(void*)> rest;
+};
+
+}  // namespace
+
+TEST_CASE("child finds what is dead behind much that lives", "[.child]") {
+  using Live = Block<512>;
+  using Dead = Block<8192>;
+  using Other = Block<4096>;
+  gc::root<Live> live;
+  for (std::size_t i = 0; i < 40 * kMiB / sizeof(Live); ++i) {
+    Live* const block = gc::make<Live>();
+    block->next = live;
+    live = block;
+  }
+  gc::root<Other> others;
+  int in_time = 0;
+  for (int i = 0; i < 1000 && in_time < 2; ++i) {
+    collect();  // the next cycle comes after what is made now: nothing of it is black
+    const std::uint64_t cycles = gc::stats().cycles_total;
+    apart([] {
+      gc::ptr<Dead> dead;
+      for (std::size_t k = 0; k < 16 * kMiB / sizeof(Dead); ++k) {
+        Dead* const block = gc::make<Dead>();
+        block->next = dead;
+        dead = block;
+      }
+    });
+    // One that nobody waits for, so its sweep is still to be done.
+    while (gc::stats().cycles_total == cycles) make_node(1);
+    const std::uint64_t before = set_room(0);
+    bool has_failed = false;
+    {
+      const gc::critical section;  // no collection in here
+      in_time += tricolor::impl::Heap::existing()->cycle().sweeper().done() ? 0 : 1;
+      try {
+        Other* const other = gc::make<Other>();
+        other->next = others;
+        others = other;
+      } catch (const std::bad_alloc&) {
+        has_failed = true;
+      }
+    }
+    gc::set_hard_limit(before);
+    CHECK_FALSE(has_failed);
+  }
+  CHECK(in_time == 2);
+}
+
+TEST_CASE("what is dead is found before memory ends, however far it lies", "[process]") {
+  CHECK(run_program("child finds what is dead behind much that lives").exit_code == 0);
+}
