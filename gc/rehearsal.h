@@ -10,7 +10,7 @@
 // rehearsed: in a forked child a stop still copies pages that it shares with its parent.
 //
 // Medians of first and last stops with 2000 MB and GOGC=25, in turns: 8.1 and 5.2 us with all of the library's code read before, 15.8
-// and 6.9 without; the stop's alone, 22 of 300 KB, does as well. (Of a small heap with one cycle in five seconds, without any
+// and 6.9 without; with the stop's alone, 22 of 300 KB, 8.6 and 5.9 in another run. (Of a small heap with one cycle in five seconds, without any
 // rehearsal: first stops of 155 us.)
 #pragma once
 

@@ -4,8 +4,8 @@ namespace tricolor::impl {
 
 namespace {
 
-// A thread that allocates comes by every few microseconds. Where none does, the collector waits for so long before each stop, with a CPU
-// left to the program.
+// A thread that allocates comes by with each claim that it takes. Where none does, the collector waits for so long before the stop, with a
+// CPU left to the program.
 constexpr std::uint64_t kOfferedNs = 200'000;
 
 }  // namespace
