@@ -3,7 +3,8 @@
 // ends well.
 #include "alloc/base/fault.h"
 
-#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <tricolor/gc.h>
 #include <unistd.h>
 
@@ -12,7 +13,6 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
-#include <csignal>
 #include <cstdlib>
 #include <new>
 #include <optional>
@@ -479,17 +479,52 @@ TEST_CASE("child takes over what threads had in a thread_local that have detache
 
 namespace {
 
-std::atomic<bool> holds{false}, may_go_on{false}, is_made{false};
+// A page of a dead object that is not to be written: whoever zeroes what is made over it is held there, as long as it takes to collect.
+class Trap {
+ public:
+  static void catch_writes() {
+    struct sigaction action = {};
+    action.sa_sigaction = on_write;
+    action.sa_flags = SA_SIGINFO;
+    REQUIRE(sigaction(SIGSEGV, &action, nullptr) == 0);
+  }
+  // In the second one of the object's pages.
+  void set(const char* object) {
+    const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+    x_page = reinterpret_cast<char*>(
+        tricolor::impl::round_up(reinterpret_cast<std::uintptr_t>(object) + 1, page));
+    REQUIRE(mprotect(x_page, page, PROT_READ) == 0);
+  }
+  // Async-signal-safe.
+  void remove() {
+    if (x_page != nullptr)
+      mprotect(x_page, static_cast<std::size_t>(sysconf(_SC_PAGESIZE)), PROT_READ | PROT_WRITE);
+    x_page = nullptr;
+  }
 
-// Interrupts whoever zeroes. For a while only: it may be where no stop can come, and then the collection waits for us.
-void hold(int) {
-  holds = true;
-  for (int ms = 0; ms < 100 && !may_go_on; ++ms) usleep(1'000);
-}
+  static std::atomic<bool> holds, may_go_on;
 
-// Of an object that is dead, and so of what is made over it: has its first word been zeroed?
-__attribute__((no_sanitize("address", "thread"))) bool is_zero(Hidden object) {
-  return *reinterpret_cast<const volatile std::uintptr_t*>(object.address()) == 0;
+ private:
+  static void on_write(int, siginfo_t* info, void*);
+
+  char* x_page = nullptr;
+};
+
+std::atomic<bool> Trap::holds{false}, Trap::may_go_on{false};
+std::array<Trap, 2> traps;
+
+void Trap::on_write(int, siginfo_t* info, void*) {
+  for (Trap& trap : traps) {
+    const auto* const address = static_cast<const char*>(info->si_addr);
+    if (trap.x_page == nullptr || address < trap.x_page ||
+        address >= trap.x_page + sysconf(_SC_PAGESIZE))
+      continue;
+    holds = true;
+    while (!may_go_on) usleep(100);
+    trap.remove();
+    return;
+  }
+  signal(SIGSEGV, SIG_DFL);  // no trap: what has been interrupted fails again
 }
 
 }  // namespace
@@ -499,15 +534,11 @@ __attribute__((no_sanitize("address", "thread"))) bool is_zero(Hidden object) {
 TEST_CASE("child makes large objects of what dead ones have left", "[.child]") {
   constexpr std::size_t kWords = (32 << 20) / sizeof(std::uintptr_t), kNodes = 1'000;
   gc::set_percent(-1);
-  struct sigaction action = {};
-  action.sa_handler = hold;
-  action.sa_flags = SA_RESTART;
-  REQUIRE(sigaction(SIGUSR1, &action, nullptr) == 0);
-  const pthread_t self = pthread_self();
-  repeat([&](std::uint64_t round) {
+  Trap::catch_writes();
+  repeat([&](std::uint64_t) {
     std::vector<gc::root<Node>> roots(kNodes);
     std::vector<Hidden> nodes;
-    std::array<Hidden, 2> dead;  // what is made lies over one of them, or else the next round tries
+    std::array<Hidden, traps.size()> dead;  // what is made lies over one of them
     on_thread([&] {
       for (std::size_t i = 0; i < kNodes; ++i) {
         roots[i] = make_node(i);
@@ -522,24 +553,21 @@ TEST_CASE("child makes large objects of what dead ones have left", "[.child]") {
     collect();
     roots.clear();
     scrub_stack();
-    std::size_t alive = 0;
-    may_go_on = holds = is_made = false;
-    std::thread other = start_thread([&] {
-      const gc::thread_scope attach;
-      // Every other round after so many polls, which goes through all that it may take.
-      const std::uint64_t most = round % 2 == 0 ? UINT64_MAX : 1'000 * (round % 64);
-      for (std::uint64_t polls = 0;
-           polls < most && !is_zero(dead[0]) && !is_zero(dead[1]) && !is_made; ++polls)
-        gc::safepoint();
-      pthread_kill(self, SIGUSR1);
-      while (!holds) gc::safepoint();
-      gc::collect();
-      alive = count_alive(nodes);
-      may_go_on = true;
+    for (std::size_t i = 0; i < dead.size(); ++i)
+      traps[i].set(reinterpret_cast<const char*>(dead[i].address()));
+    Trap::holds = Trap::may_go_on = false;
+    std::atomic<bool> is_made{false};
+    // On a thread that is gone afterwards, with what the signal leaves on its stack: what it makes is dead in the next round.
+    std::thread maker = start_thread([&] {
+      gc::make_array<gc::ptr<Node>>(kWords);
+      is_made = true;
     });
-    gc::make_array<gc::ptr<Node>>(kWords);
-    is_made = true;
-    join(other);
+    while (!Trap::holds && !is_made) gc::safepoint();
+    gc::collect();
+    const std::size_t alive = count_alive(nodes);
+    Trap::may_go_on = true;
+    join(maker);
+    for (Trap& trap : traps) trap.remove();
     // A few may be on a stack.
     if (alive > kNodes / 10) expect_intact(nullptr, 0);
     collect();  // the next one's words lie where this one's lay, and what it makes lies over them
