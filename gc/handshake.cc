@@ -29,6 +29,8 @@ constexpr std::uint64_t kAskAgainNs = 1'000'000;
 // (Nobody is to get this CPU before all have been asked: where threads compute and do not use the heap, one has it for 3 ms then.)
 constexpr std::uint64_t kNotedNs = 5'000;
 constexpr int kLooks = 100;  // a few microseconds
+// Between two stops that interrupt a wait. Of it the kernel's timer slack and what it takes to fall asleep, some 100 us, are lost.
+constexpr std::uint64_t kApartNs = 300'000;
 // 0.1 ms or more: what it costs to put a thread to sleep and to wake it on a CPU that has gone to sleep, in a virtual machine.
 constexpr int kTurnsBeforeSleep = 200;
 constexpr int kLooksATurn = 32;
@@ -359,6 +361,11 @@ std::size_t Handshake::count_running() {
   return running;
 }
 
+void Handshake::let_waits_go_on() const {
+  for (std::uint64_t now_ns; (now_ns = os::now_ns()) < x_next_stop_ns;)
+    os::nap(x_next_stop_ns - now_ns);
+}
+
 TRICOLOR_STOP_CODE Handshake::Stopped Handshake::stop(Purpose purpose) {
   x_registry.lock();
   const std::uint64_t asked_ns = os::now_ns();
@@ -503,6 +510,10 @@ TRICOLOR_STOP_CODE std::uint64_t Handshake::start() {
     const std::uint64_t cpu_ns = os::thread_cpu_ns();
     os::futex_wake_all(x_stop_word);
     now_ns += os::thread_cpu_ns() - cpu_ns;
+  }
+  if (x_interrupts_waits.load(std::memory_order_relaxed)) {
+    x_interrupts_waits.store(false, std::memory_order_relaxed);
+    x_next_stop_ns = now_ns + kApartNs;
   }
   x_registry.unlock();
   return now_ns;
@@ -878,6 +889,8 @@ TRICOLOR_STOP_CODE void Handshake::on_signal(int, siginfo_t*, void* context) {
   const int saved_errno = errno;
   Mutator& m = *mutator;
   Handshake& self = m.heap.handshake();
+  if (os::is_interrupted_call(context))
+    self.x_interrupts_waits.store(true, std::memory_order_relaxed);
   if (m.state->load(std::memory_order_relaxed) == MutatorState::running && !self.world_runs()) {
     // Everything that the interrupted frames hold lies between this signal frame (registers, vector state) and the base of
     // the stack; the red zone below the interrupted stack pointer is in between.

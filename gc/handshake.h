@@ -60,6 +60,10 @@
 // another, costs 35 to 50 us each in a virtual machine. So everyone looks for the next step for a while, and yields: the thread
 // that is waited for may be waiting for that very CPU.
 //
+// A thread that sleeps outside of blocking_call is interrupted, and sleeps on for what the kernel says was left: up to the timer slack
+// (50 us) more than there was. So the next stop comes kApartNs later: where stops followed each other at once (a loop of
+// gc::collect()), no sleep ended.
+//
 // A mutator that does not stop is asked again after 1, 2, 4, ... milliseconds, and after `stopwarn` milliseconds named on
 // stderr with the reason (blocked signal, critical section, foreign stack), as often as the time doubles. The stop goes on when
 // it comes.
@@ -104,6 +108,9 @@ class Handshake {
 
   // Uses what such a stop will use of mutators and of the kernel (rehearsal.h). The caller is no running mutator; the world runs.
   void rehearse(Purpose purpose);
+
+  // Returns when those whose waits the last stop has interrupted have had time to go on with them. By the collector, before a stop.
+  void let_waits_go_on() const;
 
   // Stops every mutator; the caller is no running mutator. Nobody is stopped before `asked_ns`: until then the caller may have waited
   // for the registry, or for a CPU. (os::now_ns)
@@ -277,6 +284,11 @@ class Handshake {
       false;  // between stop() and start(): the stopper holds the registry. The stopper's own
   std::atomic<MarkEpoch> x_epoch{0};  // written in a stop
   std::atomic<std::size_t> x_count{0};
+
+  // Has this stop interrupted a wait that the kernel does not go on with? Written by the handlers; the stopper reads it when all have
+  // stopped. Relaxed: a hint.
+  std::atomic<bool> x_interrupts_waits{false};
+  std::uint64_t x_next_stop_ns = 0;  // not before that (os::now_ns). The stopper's own
 
   // Written by the stopper, waited for by those that it has stopped.
   std::atomic<std::uint32_t> x_stop_word{0};

@@ -67,6 +67,8 @@ std::int32_t thread_id();
 // Waits while `word == expected`, at most `timeout_ns` (0 = for ever). May return early: the caller re-tests.
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
                 std::uint64_t timeout_ns = 0);
+// Rests for that long, or less.
+void nap(std::uint64_t ns);
 void futex_wake_one(const std::atomic<std::uint32_t>& word);
 void futex_wake_all(const std::atomic<std::uint32_t>& word);
 
@@ -103,6 +105,9 @@ const void* main_stack_address();
 
 // How far the main thread's stack may grow now (RLIMIT_STACK); 0 when there is no limit.
 std::size_t main_stack_limit_bytes();
+
+// Of a signal handler's third argument: does what it has interrupted look like a system call that will say EINTR? Async-signal-safe.
+bool is_interrupted_call(const void* context);
 
 // Does the caller run on the calling thread's alternate signal stack (sigaltstack)? Async-signal-safe. Not told of one that was
 // set up with SS_AUTODISARM.

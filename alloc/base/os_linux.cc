@@ -267,6 +267,11 @@ void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
           nullptr, 0);
 }
 
+void nap(std::uint64_t ns) {
+  const std::atomic<std::uint32_t> never{0};
+  if (ns != 0) futex_wait(never, 0, ns);
+}
+
 namespace {
 
 void futex_wake(const std::atomic<std::uint32_t>& word, int most) {
@@ -302,6 +307,15 @@ std::size_t main_stack_limit_bytes() {
   rlimit limit = {};
   if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return 0;
   return limit.rlim_cur;
+}
+
+TRICOLOR_STOP_CODE bool is_interrupted_call(const void* context) {
+  const mcontext_t& machine = static_cast<const ucontext_t*>(context)->uc_mcontext;
+#if defined(__x86_64__)
+  return machine.gregs[REG_RAX] == -EINTR;
+#elif defined(__aarch64__)
+  return machine.regs[0] == static_cast<unsigned long long>(-EINTR);
+#endif
 }
 
 bool on_alternate_stack() {

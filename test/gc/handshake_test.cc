@@ -6,11 +6,13 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <tricolor/gc.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <chrono>
 #include <string>
 #include <thread>
@@ -404,6 +406,43 @@ TEST_CASE("a fatal report ends the process though it waits for a lock of a stopp
     CHECK((end.exit_code != 0 || end.signal != 0));
     CHECK(has_line(end.output, "gc::collect() inside gc::critical"));
   }
+}
+
+// -------------------------------------------------------------------------------------- sleep
+
+// A sleep that was interrupted goes on for what the kernel says was left. That is up to the timer slack (50 us) more than there was,
+// so where stops follow each other closely it never ends.
+TEST_CASE("a sleep outside of blocking_call ends while another thread does nothing but collect",
+          "[collector]") {
+  constexpr int kSleeps = 20;
+  constexpr std::chrono::milliseconds kSleep(20);
+  // Without it who sleeps is woken, stops and sleeps again so fast that it gets on.
+  std::atomic<bool> end{false};
+  std::thread computes = start_thread([&] {
+    make_node(1);
+    while (!end) {
+      for (int i = 0; i < 20'000; ++i) asm volatile("");
+    }
+  });
+  std::uint64_t interruptions = 0;
+  std::chrono::nanoseconds took{};
+  {
+    make_node(1);
+    const Collector collector;
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < kSleeps; ++i) {
+      timespec left = {0, std::chrono::nanoseconds(kSleep).count()};
+      while (took < 5 * kSleeps * kSleep &&
+             clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR) {
+        ++interruptions;
+        took = std::chrono::steady_clock::now() - begin;
+      }
+    }
+  }
+  end = true;
+  join(computes);
+  INFO(interruptions << " interruptions");
+  CHECK(took < 5 * kSleeps * kSleep);
 }
 
 // --------------------------------------------------------------------------------------- exit
