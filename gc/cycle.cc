@@ -75,6 +75,7 @@ bool Cycle::create() {
 void Cycle::run(Why why) {
   finish_previous_sweep();
   open(why);
+  x_heap.handshake().let_waits_go_on();
   if (!make_stop(Handshake::Purpose::arm)) return give_up();
   begin_share();
   mark_roots();
@@ -214,7 +215,6 @@ void Cycle::fetch(Handshake::Purpose purpose) {
 bool Cycle::make_stop(Handshake::Purpose purpose) {
   // To list segments anew may take long: not what another thread is to do, nor are pages that have to come back.
   const bool is_listed = purpose == Handshake::Purpose::end || x_segments.update();
-  x_heap.handshake().let_waits_go_on();
   rehearse(purpose);
   if (is_listed && offers(purpose)) {
     const bool is_taken = x_stop_offer.offer(purpose);

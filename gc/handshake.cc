@@ -29,8 +29,9 @@ constexpr std::uint64_t kAskAgainNs = 1'000'000;
 // (Nobody is to get this CPU before all have been asked: where threads compute and do not use the heap, one has it for 3 ms then.)
 constexpr std::uint64_t kNotedNs = 5'000;
 constexpr int kLooks = 100;  // a few microseconds
-// Between two stops that interrupt a wait. Of it the kernel's timer slack and what it takes to fall asleep, some 100 us, are lost.
-constexpr std::uint64_t kApartNs = 300'000;
+// From a stop that has interrupted a wait to the next cycle. Each of a cycle's two stops costs who sleeps the kernel's timer slack and
+// what it takes to fall asleep again, some 100 us.
+constexpr std::uint64_t kApartNs = 500'000;
 // 0.1 ms or more: what it costs to put a thread to sleep and to wake it on a CPU that has gone to sleep, in a virtual machine.
 constexpr int kTurnsBeforeSleep = 200;
 constexpr int kLooksATurn = 32;
@@ -362,8 +363,8 @@ std::size_t Handshake::count_running() {
 }
 
 void Handshake::let_waits_go_on() const {
-  for (std::uint64_t now_ns; (now_ns = os::now_ns()) < x_next_stop_ns;)
-    os::nap(x_next_stop_ns - now_ns);
+  const std::uint64_t now_ns = os::now_ns();
+  if (now_ns < x_next_cycle_ns) os::nap(std::min(x_next_cycle_ns - now_ns, kApartNs));
 }
 
 TRICOLOR_STOP_CODE Handshake::Stopped Handshake::stop(Purpose purpose) {
@@ -513,7 +514,7 @@ TRICOLOR_STOP_CODE std::uint64_t Handshake::start() {
   }
   if (x_interrupts_waits.load(std::memory_order_relaxed)) {
     x_interrupts_waits.store(false, std::memory_order_relaxed);
-    x_next_stop_ns = now_ns + kApartNs;
+    x_next_cycle_ns = now_ns + kApartNs;
   }
   x_registry.unlock();
   return now_ns;

@@ -3,9 +3,9 @@
 // only copies: thread_scope does that.
 //
 // A collection stops every attached thread for a moment, by a signal. Calls that are interrupted go on (SA_RESTART), except
-// those that the kernel never restarts: epoll_wait, poll, select, nanosleep, sem_timedwait, ... then return EINTR. Stops that
-// interrupt one of those come 0.3 ms apart or more, so one that goes on with what was left of its time ends. Wrapped in
-// blocking_call they need no signal.
+// those that the kernel never restarts: epoll_wait, poll, select, nanosleep, sem_timedwait, ... then return EINTR. A cycle that
+// interrupts one of those is followed by the next one 0.5 ms later or more, so that a sleep which goes on with what was left ends (with
+// the timer slack of 50 us that threads have by default). Wrapped in blocking_call they need no signal.
 //
 // pthread_cancel: with deferred cancellation, the default, a thread may be cancelled wherever it is; it goes at its next
 // cancellation point (none is in the library while it holds anything) and detaches. With PTHREAD_CANCEL_ASYNCHRONOUS nothing
