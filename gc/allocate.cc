@@ -112,12 +112,11 @@ void reclaim(Heap& heap, Mutator& mutator, PageCount wanted) {
 // All that is left to sweep, also what others are at.
 void sweep_rest(Heap& heap, Mutator& mutator) {
   Sweeper& sweeper = heap.cycle().sweeper();
-  while (!sweeper.done()) {
+  for (;;) {
     const CriticalSection critical(mutator);
+    if (sweeper.done()) return sweeper.finish();
     sweeper.sweep_for(PageCount{SIZE_MAX}, kSpansAtOnce);
   }
-  const CriticalSection critical(mutator);
-  sweeper.finish();
 }
 
 enum class Growth : std::uint8_t { kForbidden, kAllowed };
