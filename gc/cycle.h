@@ -1,4 +1,4 @@
-// One collection, as a list of verbs (run()), and who asks for it.
+// One collection, as a list of verbs (run()); and who asks for it (collector.cc).
 //
 // A cycle in this version:
 //
@@ -27,11 +27,7 @@
 // collector has not had a CPU) waits until one does: from then on it pays. Who waits does not run, so stops cost it nothing.
 //
 // A cycle asks the loader for nothing (roots/loader.h): who waits for the cycle may hold a lock of the loader's, in a library's
-// constructor or a callback of dl_iterate_phdr. Libraries in which it has found roots are pinned after it, when nobody waits
-// for it any more, since that takes the lock that constructors hold. gc::collect() does it before it returns, for other cycles
-// a thread that ends when it is done. One case is left: gc::collect(), or the first object of a library's type, inside a
-// callback of dl_iterate_phdr that has to pin waits for a thread that is inside dlopen, which waits for the callback. (The same
-// holds for a first cycle there, which starts threads, beside a dlclose.)
+// constructor or a callback of dl_iterate_phdr. Libraries in which it has found roots are pinned after it (library_pins.h).
 //
 // Every cycle runs on the collector's own thread, but for the stops, as said. It starts with the first one. It also sweeps what is left when nothing
 // is asked for, gives free pages back to the system when there is nothing to sweep (scavenger.h), and runs a cycle when there
@@ -50,6 +46,7 @@
 
 #include "alloc/base/lock.h"
 #include "gc/handshake.h"
+#include "gc/library_pins.h"
 #include "gc/mark_crew.h"
 #include "gc/mutator.h"
 #include "gc/pacing.h"
@@ -149,10 +146,6 @@ class Cycle {
   std::size_t most_markers() const;
   CycleKind kind() const;
 
-  void give_out_pins();
-  void pin_libraries();
-  void pin_libraries_apart();
-
   struct Why {
     bool forced;  // somebody has asked for it, and waits
     bool timer;   // there has been none for long
@@ -208,6 +201,7 @@ class Cycle {
   Scavenger x_scavenger;
   PhaseMachine x_phase;
   MarkCrew x_crew;
+  LibraryPins x_pins;
   std::array<std::uint64_t, 2> x_rehearsed_ns = {};  // when, for each purpose
   static constexpr std::size_t kCopyBytes = 64 << 10;
   char* x_copy = nullptr;  // what the kernel has read for mark_through_kernel
@@ -264,29 +258,12 @@ class Cycle {
   std::uint64_t x_assist_cpu_ns_before = 0;
   std::uint64_t x_reported_root_bytes = 0;
   std::uint64_t x_longest_pause_ns = 0;
-  bool x_all_pinned = false;          // when it began: what earlier cycles have found
   std::uint64_t x_begin_ns = 0;       // the request of the first stop
   std::uint64_t x_armed_ns = 0;       // the world runs again, or would
   std::uint64_t x_marked_ns = 0;      // the request of the last stop
   std::uint64_t x_stopped_bytes = 0;  // marked while the world was stopped
   std::uint64_t x_stack_bytes = 0;
   std::uint64_t x_globals_bytes = 0;
-
-  // Addresses in libraries that are to be pinned [library.pinned]. The first list belongs to the cycle; x_pins is guarded by
-  // x_lock. In metadata memory; when that is refused the rest comes in the next cycle.
-  struct Pins {
-    const void** addresses = nullptr;
-    std::size_t count = 0;
-    std::size_t capacity = 0;
-    const void** end() const { return addresses + count; }
-  };
-  bool add_pin(Pins& pins, const void* in_library);
-  Pins x_to_pin;
-  Pins x_pins;
-  Pins x_just_pinned;  // guarded by x_lock
-  Pins x_pinned;       // before this cycle began: they stay where they are. The collector's own
-  bool x_has_pin_thread = false;  // guarded by x_lock
-  bool x_pin_failed = false;      // guarded by x_lock
 
   // Published numbers: written by the collector at the end of a cycle, read by stats().
   struct Published {

@@ -1,4 +1,4 @@
-// What one cycle cost, and the gctrace line that says so.
+// What one cycle cost, and the gctrace line that says so; a clock for what it costs.
 //
 // The collector fills a CycleRecord while it runs and hands it over when the cycle ends; this is
 // the only file that knows what the line looks like. Formatting allocates nothing, so the record
@@ -14,6 +14,7 @@
 #include <tricolor/stats.h>
 
 #include "alloc/base/log.h"
+#include "alloc/base/os.h"
 #include "gc/pacer.h"
 
 namespace tricolor::impl {
@@ -107,5 +108,18 @@ void print_pacer_trace(const CycleRecord& cycle) noexcept;
 
 // gcpacertrace: a sweep that is done, on stderr.
 void print_sweep_trace(const SweepRecord& sweep) noexcept;
+
+// Adds the CPU time of the calling thread while it lives.
+class CountCpu {
+ public:
+  explicit CountCpu(std::atomic<std::uint64_t>& to) : x_to(to), x_begin_ns(os::thread_cpu_ns()) {}
+  CountCpu(const CountCpu&) = delete;
+  CountCpu& operator=(const CountCpu&) = delete;
+  ~CountCpu() { x_to.fetch_add(os::thread_cpu_ns() - x_begin_ns, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t>& x_to;
+  const std::uint64_t x_begin_ns;
+};
 
 }  // namespace tricolor::impl

@@ -19,6 +19,7 @@ enum class LockRank : std::uint8_t {
   kInit,       // creation of the process's heap
   kRun,        // a cycle, one at a time
   kCycle,      // requests to the collector
+  kPins,       // libraries that are to be pinned
   kRegistry,   // list of mutators; held for the whole of a stop
   kTurn,       // one mutator: its frames, its log
   kKinds,      // registration of types
