@@ -367,6 +367,28 @@ void Handshake::let_waits_go_on() const {
   if (now_ns < x_next_cycle_ns) os::nap(std::min(x_next_cycle_ns - now_ns, kApartNs));
 }
 
+// What the stopper will use of those that it waits for, while it waits. (Captures are written in arming stops, and in turns while a
+// cycle marks: not at the beginning of an arming stop.) With 2000 MB first stops of 6.7 us, 7.8 without, in turns; with 20 MB, where
+// nothing is cold, 5.3 both.
+TRICOLOR_STOP_CODE void Handshake::fetch_ahead(Purpose purpose) {
+  constexpr std::size_t kLineBytes = 64;
+  constexpr std::size_t kMostKept = 1024;  // bytes
+  constexpr int kMost = 8;                 // of more, the first would have to be fetched again
+  int fetched = 0;
+  for_each_in_stop([&](Mutator& m) {
+    if (m.found == MutatorState::blocked || fetched++ >= kMost) return;
+    const auto* const lines = reinterpret_cast<const char*>(&m);
+    for (std::size_t i = 0; i < sizeof m; i += kLineBytes) __builtin_prefetch(lines + i);
+    const std::size_t used = m.capture.stack_bytes();
+    if (purpose == Purpose::end || used > kLargeStackBytes) return;
+    for (std::size_t i = std::min(used, kFetchedStackBytes); i > kLineBytes; i -= kLineBytes)
+      __builtin_prefetch(m.stack.base - i);
+    const std::size_t kept = std::min(m.capture.kept() * sizeof(std::uintptr_t), kMostKept);
+    for (std::size_t i = 0; i < kept; i += kLineBytes)
+      __builtin_prefetch(reinterpret_cast<const char*>(m.capture.buffer()) + i, 1);
+  });
+}
+
 TRICOLOR_STOP_CODE Handshake::Stopped Handshake::stop(Purpose purpose) {
   x_registry.lock();
   const std::uint64_t asked_ns = os::now_ns();
@@ -386,6 +408,7 @@ TRICOLOR_STOP_CODE Handshake::Stopped Handshake::stop(Purpose purpose) {
   for_each_in_stop([](Mutator& m) {
     if (m.found == MutatorState::running) m.stop_note.store(1, std::memory_order_seq_cst);
   });
+  fetch_ahead(purpose);
   const bool at_once = is_planted(Fault::barrier_split);  // which only a signal can do
   if (!at_once) wait_for_noted(running);
   for_each_in_stop([&](Mutator& m) {

@@ -235,6 +235,7 @@ class Handshake {
   void wait_for_change(std::uint32_t word);
   void sleep_until_change(std::uint32_t word);
   void announce();
+  void fetch_ahead(Purpose purpose);
   void capture_all();
   void stay_stopped(Mutator& mutator, const void* top);
   void catch_up(Mutator& mutator);
