@@ -153,7 +153,7 @@ class Stops {
   }
 
  private:
-  // As if the times of each bucket, which is a quarter as wide as they are long, lay evenly in it.
+  // As if the times of each bucket, which is a quarter as wide as they are long at most, lay evenly in it.
   static double quantile_ns(const gc::histogram& times, double share) {
     const double wanted = share * static_cast<double>(times.total_count());
     double seen = 0;

@@ -233,6 +233,7 @@ void Cycle::run_until(std::uint32_t ticket, On on) {
   const Guard one_at_a_time(x_run);
   x_on = on;
   while (!is_past(x_completed.load(std::memory_order_relaxed), ticket)) {
+    x_heap.handshake().let_waits_go_on();  // who asks meanwhile is served by this cycle, too
     Why why = {};
     {
       const Guard guard(x_lock);

@@ -51,7 +51,6 @@ bool Cycle::create() {
 void Cycle::run(Why why) {
   finish_previous_sweep();
   open(why);
-  x_heap.handshake().let_waits_go_on();
   if (!make_stop(Handshake::Purpose::arm)) return give_up();
   begin_share();
   mark_roots();

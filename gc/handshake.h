@@ -61,8 +61,8 @@
 // that is waited for may be waiting for that very CPU.
 //
 // A thread that sleeps outside of blocking_call is interrupted, and sleeps on for what the kernel says was left: up to the timer slack
-// (50 us by default) more than there was. So after a stop that has done this the next cycle comes kApartNs later: where cycles
-// followed each other at once (a loop of gc::collect()), no sleep ended.
+// (50 us by default) more than there was. So after a stop that has done this no cycle begins for kApartNs: where cycles followed each
+// other at once (a loop of gc::collect()), no sleep ended.
 //
 // A mutator that does not stop is asked again after 1, 2, 4, ... milliseconds, and after `stopwarn` milliseconds named on
 // stderr with the reason (blocked signal, critical section, foreign stack), as often as the time doubles. The stop goes on when
@@ -109,8 +109,7 @@ class Handshake {
   // Uses what such a stop will use of mutators and of the kernel (rehearsal.h). The caller is no running mutator; the world runs.
   void rehearse(Purpose purpose);
 
-  // Returns when those whose waits the last stop has interrupted have had time to go on with them. By who runs the cycle, before its
-  // first stop.
+  // Returns when those whose waits the last stop has interrupted have had time to go on with them. By who runs cycles, between two.
   void let_waits_go_on() const;
 
   // Stops every mutator; the caller is no running mutator. Nobody is stopped before `asked_ns`: until then the caller may have waited
@@ -290,7 +289,8 @@ class Handshake {
   // A wait has been interrupted that the kernel does not go on with. Written by the handlers; start() looks and clears it. (A handler
   // that comes late is taken for the next stop's.) Relaxed: a hint.
   std::atomic<bool> x_interrupts_waits{false};
-  std::uint64_t x_next_cycle_ns = 0;  // not before that (os::now_ns). The stopper's own
+  // No cycle is to begin before that (os::now_ns). Written by the stopper, read by who runs cycles; ordered as the stops are.
+  std::uint64_t x_next_cycle_ns = 0;
 
   // Written by the stopper, waited for by those that it has stopped.
   std::atomic<std::uint32_t> x_stop_word{0};

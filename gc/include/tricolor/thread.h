@@ -3,9 +3,9 @@
 // only copies: thread_scope does that.
 //
 // A collection stops every attached thread for a moment, by a signal. Calls that are interrupted go on (SA_RESTART), except
-// those that the kernel never restarts: epoll_wait, poll, select, nanosleep, sem_timedwait, ... then return EINTR. A cycle that
-// interrupts one of those is followed by the next one 0.5 ms later or more, so that a sleep which goes on with what was left ends (with
-// the timer slack of 50 us that threads have by default). Wrapped in blocking_call they need no signal.
+// those that the kernel never restarts: epoll_wait, poll, select, nanosleep, sem_timedwait, ... then return EINTR. After a
+// stop that interrupts one of those no cycle begins for 0.5 ms, so that a sleep which goes on with what was left gets on also where
+// cycles follow each other at once. Wrapped in blocking_call they need no signal.
 //
 // pthread_cancel: with deferred cancellation, the default, a thread may be cancelled wherever it is; it goes at its next
 // cancellation point (none is in the library while it holds anything) and detaches. With PTHREAD_CANCEL_ASYNCHRONOUS nothing
