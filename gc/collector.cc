@@ -28,6 +28,7 @@ bool is_past(std::uint32_t counter, std::uint32_t ticket) {
 // ---- requests
 
 bool Cycle::is_running() const {
+  // Acquire: the cycle, if it has ended. Pairs with run_until (release).
   return x_completed.load(std::memory_order_acquire) != x_started.load(std::memory_order_relaxed);
 }
 
@@ -278,6 +279,7 @@ void Cycle::lock_run() {
 }
 
 void Cycle::let_others_run() {
+  // Acquire: nothing but the number. Pairs with lock_run, lock_for_fork (release).
   for (std::uint32_t n; (n = x_run_waiters.load(std::memory_order_acquire)) != 0;)
     os::futex_wait(x_run_waiters, n);
 }

@@ -502,7 +502,8 @@ class Trap {
     x_page = nullptr;
   }
 
-  static std::atomic<bool> holds, may_go_on;
+  static std::atomic<bool> holds;
+  static std::atomic<std::uint32_t> may_go_on;
 
  private:
   static void on_write(int, siginfo_t* info, void*);
@@ -510,7 +511,8 @@ class Trap {
   char* x_page = nullptr;
 };
 
-std::atomic<bool> Trap::holds{false}, Trap::may_go_on{false};
+std::atomic<bool> Trap::holds{false};
+std::atomic<std::uint32_t> Trap::may_go_on{0};
 std::array<Trap, 2> traps;
 
 void Trap::on_write(int, siginfo_t* info, void*) {
@@ -520,7 +522,7 @@ void Trap::on_write(int, siginfo_t* info, void*) {
         address >= trap.x_page + sysconf(_SC_PAGESIZE))
       continue;
     holds = true;
-    while (!may_go_on) usleep(100);
+    while (may_go_on == 0) tricolor::impl::os::futex_wait(may_go_on, 0);
     trap.remove();
     return;
   }
@@ -557,7 +559,8 @@ TEST_CASE("child makes large objects of what dead ones have left", "[.child]") {
     scrub_stack();
     for (std::size_t i = 0; i < dead.size(); ++i)
       traps[i].set(reinterpret_cast<const char*>(dead[i].address()));
-    Trap::holds = Trap::may_go_on = false;
+    Trap::holds = false;
+    Trap::may_go_on = 0;
     std::atomic<bool> is_made{false};
     // On a thread that is gone afterwards, with what the signal leaves on its stack: what it makes is dead in the next round.
     std::thread maker = start_thread([&] {
@@ -568,7 +571,8 @@ TEST_CASE("child makes large objects of what dead ones have left", "[.child]") {
     gc::collect();
     const std::size_t alive = count_alive(nodes);
     held += Trap::holds ? 1 : 0;
-    Trap::may_go_on = true;
+    Trap::may_go_on = 1;
+    tricolor::impl::os::futex_wake_all(Trap::may_go_on);
     join(maker);
     for (Trap& trap : traps) trap.remove();
     // A few may be on a stack.
