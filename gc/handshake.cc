@@ -1,6 +1,7 @@
 #include "gc/handshake.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -169,6 +170,7 @@ Mutator* Handshake::attach() {
   }
   mutator->thread = os::thread_id();
   mutator->attached_at_ns = os::boot_clock_ns();
+  mutator->cpu_word = os::cpu_word();
   mutator->is_on_main_stack = mutator->stack.contains(os::main_stack_address());
   mutator->park = park_hook;
   mutator->flush_log = flush_log_hook;
@@ -360,6 +362,26 @@ std::size_t Handshake::count_running() {
     running += state == MutatorState::running ? 1 : 0;
   });
   return running;
+}
+
+bool Handshake::keeps_another_from_cpu() {
+  const std::uint32_t* const own = os::cpu_word();
+  if (own == nullptr) return false;
+  constexpr std::size_t kMost = 32;  // of more, the others are left out
+  std::array<os::Piece, kMost> words;
+  std::size_t count = 0;
+  words[count++] = {own, sizeof *own};
+  {
+    const Guard guard(x_registry);
+    x_seats.for_each_not_idle([&](const Mutator& m, MutatorState state) {
+      if (state == MutatorState::running && m.cpu_word != nullptr && count < kMost)
+        words[count++] = {m.cpu_word, sizeof *m.cpu_word};
+    });
+  }
+  // Each is in its thread's memory, which may be gone by now. Then nothing is known of the others either.
+  std::array<std::uint32_t, kMost> cpus;
+  return os::read_pieces_maybe_unmapped(cpus.data(), {words.data(), count}) &&
+         std::find(cpus.begin() + 1, cpus.begin() + count, cpus[0]) != cpus.begin() + count;
 }
 
 void Handshake::let_waits_go_on() const {

@@ -172,6 +172,10 @@ class Handshake {
   // no lock of the registry's rank or above.
   std::size_t count_running();
 
+  // Does one that runs wait for the calling thread's CPU? A hint; false where that is not known. Some microseconds. The caller is no
+  // running mutator and holds no lock of the registry's rank or above.
+  bool keeps_another_from_cpu();
+
   std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }
   static bool is_on_stack(Mutator& mutator, const void* p);
   // Of one that does not run: so large that its owner captures it, if that is stopped.

@@ -52,6 +52,7 @@ struct Mutator : LocalCache {
   std::int32_t thread = 0;  // the kernel's id
   std::uint64_t attached_at_ns =
       0;  // os::boot_clock_ns: a thread of that id which began later is another one
+  const std::uint32_t* cpu_word = nullptr;  // os::cpu_word(): may be gone with its thread
   StackBounds stack;
   bool is_on_main_stack = false;  // which may grow further; in a forked child maybe none is
   StackCapture capture;           // marked by who holds the turn

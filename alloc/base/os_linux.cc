@@ -22,6 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#if __has_include(<sys/rseq.h>)  // since glibc 2.35
+#include <sys/rseq.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -365,6 +369,16 @@ int thread_priority() {
   }
   if (policy == SCHED_OTHER || policy == SCHED_BATCH) return -getpriority(PRIO_PROCESS, 0);
   return -kRealTime;  // may be kept waiting for long: idle, or out of budget
+}
+
+const std::uint32_t* cpu_word() {
+#ifdef RSEQ_SIG
+  if (__rseq_size == 0) return nullptr;
+  const char* const area = static_cast<const char*>(__builtin_thread_pointer()) + __rseq_offset;
+  return &reinterpret_cast<const struct rseq*>(area)->cpu_id;
+#else
+  return nullptr;
+#endif
 }
 
 bool thread_blocks_signal(std::int32_t thread, int number) {

@@ -16,6 +16,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstddef>
 #include <cstring>
@@ -162,6 +163,34 @@ TEST_CASE("the CPU count is that of the affinity mask") {
     return static_cast<int>(os::cpu_count());
   });
   CHECK(end.exit_code == 1);
+}
+
+TEST_CASE("a thread's CPU is seen by others, also while it waits") {
+  std::atomic<const std::uint32_t*> word = nullptr;
+  std::atomic<unsigned> cpu = UINT_MAX;
+  std::atomic<bool> is_over = false;
+  std::thread other([&] {
+    const unsigned here = static_cast<unsigned>(sched_getcpu());
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(here, &one);
+    sched_setaffinity(0, sizeof one, &one);
+    word = os::cpu_word();
+    cpu = here;
+    cpu.notify_one();
+    is_over.wait(false);
+  });
+  cpu.wait(UINT_MAX);
+  // Null where the C library has not registered with the kernel (qemu does not do it).
+  if (word != nullptr) {
+    std::uint32_t seen = 0;
+    CHECK(os::read_maybe_unmapped(&seen, word, sizeof seen) == sizeof seen);
+    CHECK(seen == cpu);
+    CHECK(word != os::cpu_word());
+  }
+  is_over = true;
+  is_over.notify_one();
+  other.join();
 }
 
 TEST_CASE("threads have ids of their own") {

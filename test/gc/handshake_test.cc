@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <link.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -255,6 +256,59 @@ TEST_CASE("a stop signal that cannot be used costs one line, and another one sto
   }
 }
 
+TEST_CASE("a thread that waits knows whether another one has no CPU because of it") {
+  make_node(1);
+  if (tricolor::impl::os::cpu_word() == nullptr) return;  // nobody is told
+  auto& handshake = tricolor::impl::Heap::existing()->handshake();
+  cpu_set_t all;
+  REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+  std::vector<std::size_t> cpus;
+  for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &all)) cpus.push_back(cpu);
+  }
+  const auto put_on = [](std::size_t cpu) {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    return sched_setaffinity(0, sizeof one, &one) == 0;
+  };
+  std::atomic<std::size_t> wanted = cpus[0];
+  std::atomic<std::size_t> there = SIZE_MAX;
+  std::atomic<int> step{0};
+  std::thread other = start_thread([&] {
+    make_node(1);
+    while (step == 0) {
+      if (there != wanted && put_on(wanted)) there = wanted.load();
+      gc::safepoint();
+      sched_yield();
+    }
+    gc::blocking_call([&] {
+      raise(step, 2);
+      for (int now; (now = step.load()) < 3;) step.wait(now);
+    });
+  });
+  REQUIRE(put_on(cpus[0]));
+  gc::blocking_call([&] {
+    while (there != cpus[0]) sched_yield();
+    CHECK(handshake.keeps_another_from_cpu());
+    if (cpus.size() > 1) {
+      wanted = cpus[1];
+      while (there != cpus[1]) sched_yield();
+      CHECK_FALSE(handshake.keeps_another_from_cpu());
+      wanted = cpus[0];
+      while (there != cpus[0]) sched_yield();
+      CHECK(handshake.keeps_another_from_cpu());
+    }
+    // One that does not run waits for no CPU.
+    raise(step, 1);
+    for (int now; (now = step.load()) < 2;) step.wait(now);
+    CHECK_FALSE(handshake.keeps_another_from_cpu());
+    raise(step, 3);
+  });
+  CHECK(sched_setaffinity(0, sizeof all, &all) == 0);
+  join(other);
+}
+
 // ----------------------------------------------------------------------------- threads that have ended
 
 namespace {
@@ -330,6 +384,17 @@ TEST_CASE("child reads no value stack of a thread that ended attached", "[.child
   gc::collect();
 }
 
+TEST_CASE("child does not look for the CPU of a thread that ended attached", "[.child]") {
+  make_node(1);
+  tricolor::impl::Mutator* const ended = end_attached();
+  REQUIRE(ended != nullptr);
+  // As its memory may be, in which the word was.
+  ended->cpu_word = static_cast<const std::uint32_t*>(
+      mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  gc::blocking_call([&] { CHECK_FALSE(ended->heap.handshake().keeps_another_from_cpu()); });
+  gc::collect();
+}
+
 TEST_CASE("a stop does not wait for a thread that ended attached, nor for one that has its id now",
           "[process]") {
   if (tricolor::impl::kThreadSanitizer) {
@@ -339,7 +404,8 @@ TEST_CASE("a stop does not wait for a thread that ended attached, nor for one th
   const ProgramEnd end =
       run_program(GENERATE("child outlives a thread that ended attached",
                            "child outlives a thread whose id is another thread's now",
-                           "child reads no value stack of a thread that ended attached"));
+                           "child reads no value stack of a thread that ended attached",
+                           "child does not look for the CPU of a thread that ended attached"));
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }
