@@ -37,13 +37,13 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
 [[gnu::noinline]] void Cycle::collect_when_due(Mutator& mutator) {
   // Inside gc::critical the world cannot be stopped; the next allocation outside sees to it.
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
-  if (is_marking(x_heap.handshake().epoch())) {  // it pays (assist.h)
-    if (x_stop_offer.is_offered(Handshake::Purpose::end) && may_make_stops(mutator)) {
-      x_heap.handshake().while_blocked(mutator,
-                                       [&] { take_stop(mutator, Handshake::Purpose::end); });
-    }
+  const bool marks = is_marking(x_heap.handshake().epoch());
+  const auto next_stop = marks ? Handshake::Purpose::end : Handshake::Purpose::arm;
+  if (x_stop_offer.is_offered(next_stop) && may_make_stops(mutator)) {
+    x_heap.handshake().while_blocked(mutator, [&] { take_stop(mutator, next_stop); });
     return;
   }
+  if (marks) return;  // it pays (assist.h)
   if (x_pacing.at_goal() && mutator.never_assist == 0) {
     request_and_wait(mutator, Reason::kGoal);
   } else if (!is_running() && !x_is_asked.load(std::memory_order_relaxed)) {

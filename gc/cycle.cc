@@ -20,6 +20,9 @@ namespace {
 
 // Of memory that is not used for so long, little goes cold.
 constexpr std::uint64_t kStaysWarmNs = 10'000'000;
+// For how long the collector waits for one that runs to make the first stop, before it wakes the one that sleeps: a CPU that has gone to
+// sleep takes as long to wake up.
+constexpr std::uint64_t kLooksNs = 100'000;
 
 }  // namespace
 
@@ -188,35 +191,46 @@ bool Cycle::make_stop(Handshake::Purpose purpose) {
   // To list segments anew may take long: not what another thread is to do, nor are pages that have to come back.
   const bool is_listed = purpose == Handshake::Purpose::end || x_segments.update();
   rehearse(purpose);
-  if (is_listed && offers(purpose)) {
-    const bool is_taken = x_stop_offer.offer(purpose);
-    if (purpose == Handshake::Purpose::end) note_last_offer(is_taken);
-    if (is_taken) return x_stop_result;
+  const OfferedTo to = is_listed ? offers(purpose) : OfferedTo::nobody;
+  if (to != OfferedTo::nobody) {
+    const bool looks =
+        to == OfferedTo::who_waits && x_record.processors_count > 1 && expects_somebody();
+    const StopOffer::Maker maker = x_stop_offer.offer(purpose, looks ? kLooksNs : 0);
+    if (to == OfferedTo::who_comes_by) {
+      note_whether_somebody_came(maker != StopOffer::Maker::nobody);
+    } else if (looks) {
+      note_whether_somebody_came(maker == StopOffer::Maker::one_that_ran);
+    }
+    if (maker != StopOffer::Maker::nobody) return x_stop_result;
   }
   make_stop_here(purpose);
   x_stop_offer.end();
   return x_stop_result;
 }
 
-// To whoever waits to make the first stop, and to whoever comes by at the last. Threads come by as long as the heap is past its
-// trigger, unless they wait in line for the end of marking. Some that count as running may sleep, or must not make stops: where
-// nobody came, the next offers are left out.
-bool Cycle::offers(Handshake::Purpose purpose) {
-  if (!x_beside_the_program) return false;
-  if (purpose == Handshake::Purpose::arm)
-    return x_waits_to_arm.load(std::memory_order_relaxed) != 0;
+// The first stop to whoever waits to make it; that, and the last one, to whoever comes by. Threads come by as long as the heap is past
+// its trigger, unless they wait in line for the end of marking.
+Cycle::OfferedTo Cycle::offers(Handshake::Purpose purpose) {
+  if (!x_beside_the_program) return OfferedTo::nobody;
+  if (purpose == Handshake::Purpose::arm && x_waits_to_arm.load(std::memory_order_relaxed) != 0)
+    return OfferedTo::who_waits;
   if (!x_pacing.at_trigger() || x_heap.assists().anybody_waits() ||
-      x_heap.handshake().count_running() < x_record.processors_count)
-    return false;
-  if (x_offers_left_out == 0) return true;
-  --x_offers_left_out;
+      x_heap.handshake().count_running() < x_record.processors_count || !expects_somebody())
+    return OfferedTo::nobody;
+  return OfferedTo::who_comes_by;
+}
+
+// Some that count as running may sleep, or compute, or must not make stops: where nobody came by, the next offers are left out.
+bool Cycle::expects_somebody() {
+  if (x_left_to_leave_out == 0) return true;
+  --x_left_to_leave_out;
   return false;
 }
 
-void Cycle::note_last_offer(bool is_taken) {
+void Cycle::note_whether_somebody_came(bool came) {
   constexpr std::uint32_t kMost = 63;
-  x_offers_in_vain = is_taken ? 0 : std::min(2 * x_offers_in_vain + 1, kMost);
-  x_offers_left_out = x_offers_in_vain;
+  x_leaves_out = came ? 0 : std::min(2 * x_leaves_out + 1, kMost);
+  x_left_to_leave_out = x_leaves_out;
 }
 
 void Cycle::make_stop_here(Handshake::Purpose purpose) {
@@ -226,7 +240,8 @@ void Cycle::make_stop_here(Handshake::Purpose purpose) {
 
 // The program's side. True when the thread has made the stop. It waits in the library.
 bool Cycle::take_stop(Mutator& mutator, Handshake::Purpose purpose) {
-  if (!x_stop_offer.is_offered(purpose)) return false;
+  if (!x_stop_offer.suits(purpose)) return false;
+  if (x_heap.handshake().keeps_another_from_cpu()) x_stop_offer.leave();
   const HostKeptOut host_kept_out;
   return x_stop_offer.take(purpose, [&] {
     // Rather now than with the world stopped.

@@ -103,8 +103,8 @@ class Cycle {
     return x_rehearsed_ns[static_cast<std::size_t>(purpose)];
   }
 
-  // How often a thread of the program has made a stop. For tests.
-  std::uint64_t stops_taken_count() const { return x_stop_offer.taken_count(); }
+  // For tests.
+  const StopOffer& stop_offer() const { return x_stop_offer; }
 
   Sweeper& sweeper() { return x_sweeper; }
   Scavenger& scavenger() { return x_scavenger; }
@@ -156,8 +156,10 @@ class Cycle {
   void finish_previous_sweep();
   void open(Why why);
   bool make_stop(Handshake::Purpose purpose);
-  bool offers(Handshake::Purpose purpose);
-  void note_last_offer(bool is_taken);
+  enum class OfferedTo : std::uint8_t { nobody, who_comes_by, who_waits };
+  OfferedTo offers(Handshake::Purpose purpose);
+  bool expects_somebody();
+  void note_whether_somebody_came(bool came);
   void make_stop_here(Handshake::Purpose purpose);
   bool take_stop(Mutator& mutator, Handshake::Purpose purpose);
   static bool may_make_stops(Mutator& mutator);
@@ -242,9 +244,9 @@ class Cycle {
   std::atomic<std::uint32_t> x_waits_to_arm{
       0};                      // threads that give their CPU and make the first. A hint
   bool x_stop_result = false;  // of whose it has been [stop.one-maker]
-  std::uint32_t x_offers_in_vain =
-      0;  // of the last stop: how many then are left out. The collector's own
-  std::uint32_t x_offers_left_out = 0;  // as many are still to be. Likewise
+  // Offers to who comes by: so many are left out after one in vain, and so many of those are still to be. The collector's own.
+  std::uint32_t x_leaves_out = 0;
+  std::uint32_t x_left_to_leave_out = 0;
 
   // The cycle that runs; of the collector's thread and who makes a stop for it.
   CycleRecord x_record;

@@ -2,28 +2,39 @@
 
 namespace tricolor::impl {
 
-namespace {
-
-// A thread that allocates comes by with each claim that it takes. Where none does, the collector waits for so long before the stop, with a
-// CPU left to the program.
-constexpr std::uint64_t kOfferedNs = 200'000;
-
-}  // namespace
-
-bool StopOffer::offer(Purpose purpose) {
+StopOffer::Maker StopOffer::offer(Purpose purpose, std::uint64_t looks_ns) {
+  constexpr int kLooksATurn = 32;
   x_priority.store(os::thread_priority(), std::memory_order_relaxed);
   const std::uint32_t none = x_word.load(std::memory_order_relaxed);
   const std::uint32_t with_offer = none + offered(purpose);
   // Release: what the collector has done. Pairs with take (acquire).
   x_word.store(with_offer, std::memory_order_release);
-  os::futex_wake_all(x_word);
-  os::futex_wait(x_word, with_offer, kOfferedNs);
+  const auto is_open = [&] { return x_word.load(std::memory_order_relaxed) == with_offer; };
+  if (looks_ns != 0) {
+    for (const std::uint64_t until_ns = os::now_ns() + looks_ns;
+         is_open() && os::now_ns() < until_ns;) {
+      for (int look = 0; look < kLooksATurn && is_open(); ++look) os::relax();
+      os::yield();  // who waits for this CPU may be who comes by
+    }
+  }
+  const Maker maker = is_open() ? Maker::one_that_may_have_slept : Maker::one_that_ran;
+  if (maker == Maker::one_that_may_have_slept) {
+    os::futex_wake_all(x_word);
+    os::futex_wait(x_word, with_offer, kOfferedNs);
+  }
   std::uint32_t word = with_offer;
   // Acquire: the stop, where it has been made. Pairs with end (release).
-  if (x_word.compare_exchange_strong(word, none, std::memory_order_acquire)) return false;
+  if (x_word.compare_exchange_strong(word, none, std::memory_order_acquire)) return Maker::nobody;
   for (; word == none + kTaken; word = x_word.load(std::memory_order_acquire))
     os::futex_wait(x_word, word);
-  return true;
+  return maker;
+}
+
+void StopOffer::leave() {
+  const std::uint32_t word = x_word.load(std::memory_order_relaxed);
+  if ((word & kStateMask) == kNone) return;
+  x_left_count.fetch_add(1, std::memory_order_relaxed);
+  os::futex_wait(x_word, word, kOfferedNs);
 }
 
 void StopOffer::end() {
