@@ -271,6 +271,9 @@ bool ask_host(Heap& heap, Mutator& mutator, std::size_t bytes) {
 [[gnu::noinline]] char* allocate_slowest(const detail::cell_request& request, const char** listed) {
   Mutator& mutator = Heap::mutator();
   Heap& heap = mutator.heap;
+  const auto* const here = static_cast<const char*>(__builtin_frame_address(0));
+  if (Handshake::is_on_stack(mutator, here))
+    mutator.top_at_claim.store(here, std::memory_order_relaxed);
   if (mutator.state->load(std::memory_order_relaxed) != MutatorState::running) {
     usage_error(
         "an allocation inside gc::blocking_call: fn must touch no managed memory. Move the "

@@ -190,6 +190,7 @@ void Cycle::fetch(Handshake::Purpose purpose) {
 bool Cycle::make_stop(Handshake::Purpose purpose) {
   // To list segments anew may take long: not what another thread is to do, nor are pages that have to come back.
   const bool is_listed = purpose == Handshake::Purpose::end || x_segments.update();
+  if (purpose == Handshake::Purpose::arm) x_heap.handshake().make_room_for_captures();
   rehearse(purpose);
   const OfferedTo to = is_listed ? offers(purpose) : OfferedTo::nobody;
   if (to != OfferedTo::nobody) {

@@ -106,6 +106,10 @@ class Handshake {
   // By the owner, which waits in the library, before a stop that would do it. No other stop comes in between.
   void return_claims(Mutator& mutator);
 
+  // Makes room for captures of stacks that have grown since their last one, as far as threads that allocate tell. The caller is no
+  // running mutator; the world runs, and the last cycle's captures have been marked.
+  void make_room_for_captures();
+
   // Uses what such a stop will use of mutators and of the kernel (rehearsal.h). The caller is no running mutator; the world runs.
   void rehearse(Purpose purpose);
 
@@ -240,6 +244,7 @@ class Handshake {
   void announce();
   void fetch_ahead(Purpose purpose);
   void capture_all();
+  void make_room(Mutator& mutator);
   void stay_stopped(Mutator& mutator, const void* top);
   void catch_up(Mutator& mutator);
   void enter_marking_late(Mutator& mutator);

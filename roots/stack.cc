@@ -46,6 +46,7 @@ TRICOLOR_STOP_CODE void StackCapture::capture(const void* top, const void* base,
   x_top = top;
   x_base = base;
   x_count = 0;
+  x_went_on = false;
   keep_from(reinterpret_cast<const volatile Word*>(
                 round_up(reinterpret_cast<std::uintptr_t>(top), sizeof(Word))),
             range);
@@ -60,9 +61,24 @@ bool StackCapture::go_on(AddressRange range, Metadata& metadata) {
   metadata.give_back(x_words, x_capacity * sizeof(Word));
   x_words = words;
   x_capacity = room;
+  x_went_on = true;
   keep_from(x_rest, range);
   x_capacity = std::min(room, std::max(capacity_wanted(), kTrimmedWords));
   metadata.trim(words, room * sizeof(Word), x_capacity * sizeof(Word));
+  return true;
+}
+
+bool StackCapture::make_room(std::size_t words, Metadata& metadata) {
+  if (words > x_capacity) {
+    const std::size_t room = std::bit_ceil(words);
+    auto* const larger = static_cast<Word*>(metadata.take(room * sizeof(Word)));
+    if (larger == nullptr) return false;
+    metadata.give_back(x_words, x_capacity * sizeof(Word));
+    x_words = larger;
+    x_capacity = room;
+  }
+  clear();
+  std::memset(x_words, 0, words * sizeof(Word));
   return true;
 }
 

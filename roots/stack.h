@@ -2,7 +2,8 @@
 //
 // Capturing is a filter: only words that fall into the heap's address range are kept, in a buffer that was made when the
 // thread attached. It runs on the thread that has stopped the others, or in a stopped thread's own signal handler, and touches
-// plain memory only. Where the buffer is too small the stopper goes on in a larger one (go_on): system calls and a page fault for
+// plain memory only. Before a stop the buffers of stacks that have grown are made larger (make_room). Where one is too small all the
+// same, the stopper goes on in a larger one (go_on): system calls and a page fault for
 // each 512 words kept, which are nothing for a handler. Where memory is refused the marker reads such a stack while the world is
 // stopped: 2.6 ms for each MiB of references to different objects, three times as much.
 //
@@ -54,6 +55,13 @@ class StackCapture {
   // memory is refused; it is as it was then. The buffer before must have been taken there, of capacity() words.
   bool go_on(AddressRange range, Metadata& metadata);
 
+  // Had the last capture to?
+  bool went_on() const { return x_went_on; }
+
+  // Room for so many words at least, mapped already, so that a capture of them asks the kernel for nothing. Nothing is kept any more.
+  // False when memory is refused. Of the buffer before as above.
+  bool make_room(std::size_t words, Metadata& metadata);
+
   // How many words the last capture has kept.
   std::size_t kept() const { return x_kept; }
   // With some room to grow.
@@ -88,6 +96,7 @@ class StackCapture {
   std::size_t x_capacity = 0;
   std::size_t x_count = 0;
   std::size_t x_kept = 0;
+  bool x_went_on = false;
   const volatile std::uintptr_t* x_rest = nullptr;  // from here on there was no room
   const void* x_top = nullptr;
   const void* x_base = nullptr;

@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "gc/library_thread.h"
 #include "test/gc/support.h"
 
 using namespace tricolor::test;
@@ -395,6 +396,23 @@ TEST_CASE("child does not look for the CPU of a thread that ended attached", "[.
   gc::collect();
 }
 
+TEST_CASE("child makes no room for the stack of a thread that ended attached", "[.child]") {
+  make_node(1);
+  tricolor::impl::Mutator* const ended = end_attached();
+  REQUIRE(ended != nullptr);
+  // As its stack may be.
+  constexpr std::size_t kBytes = 2 << 20;
+  auto* const gone = static_cast<char*>(
+      mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  ended->stack = {gone, gone + kBytes};
+  ended->top_at_claim = gone + kBytes / 2;
+  const std::size_t capacity = ended->capture.capacity();
+  as_library_thread<tricolor::impl::HostKeptOut>(
+      [&] { ended->heap.handshake().make_room_for_captures(); });
+  CHECK(ended->capture.capacity() == capacity);
+  gc::collect();
+}
+
 TEST_CASE("a stop does not wait for a thread that ended attached, nor for one that has its id now",
           "[process]") {
   if (tricolor::impl::kThreadSanitizer) {
@@ -405,7 +423,8 @@ TEST_CASE("a stop does not wait for a thread that ended attached, nor for one th
       run_program(GENERATE("child outlives a thread that ended attached",
                            "child outlives a thread whose id is another thread's now",
                            "child reads no value stack of a thread that ended attached",
-                           "child does not look for the CPU of a thread that ended attached"));
+                           "child does not look for the CPU of a thread that ended attached",
+                           "child makes no room for the stack of a thread that ended attached"));
   INFO(end.output);
   CHECK(end.exit_code == 0);
 }

@@ -121,6 +121,51 @@ template <class F>
 
 }  // namespace
 
+TEST_CASE("before an arming stop there is room for what stands on a stack that has grown") {
+  if (stressed() || !marks_beside_the_program() || Heap::existing()->settings().tinybuffers != 0) {
+    WARN("skipped: stress=n collects all the time, other buffers do not grow");
+    return;
+  }
+  collect();
+  std::atomic<int> ready{0};
+  std::atomic<tricolor::impl::Mutator*> mutator{nullptr};
+  std::thread thread = start_thread([&] {
+    const gc::thread_scope attach;
+    on_references(make_node(1), [&] {
+      mutator = tricolor::impl::current_mutator();
+      // Until it claims memory up here.
+      for (const auto* m = mutator.load(); m->stack.base - m->top_at_claim < (128 << 10);)
+        make_node(2);
+      raise(ready, 1);
+      while (ready.load() < 2) gc::safepoint();
+    });
+  });
+  wait_until(ready, 1);
+  const tricolor::impl::StackCapture& capture = mutator.load()->capture;
+  REQUIRE(capture.capacity() < 30'000);
+  const auto make_room = [] {
+    Handshake& handshake = Heap::existing()->handshake();
+    as_library_thread<HostKeptOut>([&] { handshake.make_room_for_captures(); });
+  };
+  const bool by_cycle = GENERATE(false, true);
+  if (!by_cycle) {
+    make_room();
+    REQUIRE(capture.capacity() >= 30'000);
+    const Pages buffer = pages_of(capture.buffer(), 30'000 * sizeof(std::uintptr_t));
+    CHECK(count_there(buffer) == buffer.count);
+  }
+  collect();
+  CHECK(capture.kept() >= 30'000);
+  CHECK_FALSE(capture.went_on());
+  // It stands as the last stop found it: there is nothing to be done.
+  const std::size_t kept = capture.kept();
+  make_room();
+  CHECK(capture.end() - capture.begin() == static_cast<std::ptrdiff_t>(kept));
+  raise(ready, 2);
+  join(thread);
+  collect();
+}
+
 TEST_CASE("before an arming stop the buffers for captures are there") {
   if (stressed() || !marks_beside_the_program() || Heap::existing()->settings().tinybuffers != 0) {
     WARN("skipped: stress=n collects all the time, other buffers do not grow");

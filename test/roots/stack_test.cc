@@ -95,7 +95,9 @@ TEST_CASE("a capture that has no room for more goes on in a larger buffer") {
   for (int i = 0; i < 2; ++i) {
     capture.capture(stack.data(), stack.data() + words, kInside);
     CHECK((i == 1 || capture.complete() == (expected.size() <= room)));
-    if (!capture.complete()) REQUIRE(capture.go_on(kInside, metadata));
+    const bool fits = capture.complete();
+    if (!fits) REQUIRE(capture.go_on(kInside, metadata));
+    CHECK(capture.went_on() == !fits);
     CHECK(capture.complete());
     CHECK(Words(capture.begin(), capture.end()) == expected);
     CHECK(capture.kept() == expected.size());
@@ -104,6 +106,30 @@ TEST_CASE("a capture that has no room for more goes on in a larger buffer") {
   }
   CHECK(metadata.mapped_bytes() <= (std::size_t{512} << 10) + 3 * sizeof(void*) * expected.size());
   CHECK((expected.size() > room || capture.buffer() == buffer));
+  metadata.give_back(capture.buffer(), capture.capacity() * sizeof(std::uintptr_t));
+}
+
+TEST_CASE("room that is made for a capture is used by it") {
+  tricolor::impl::Metadata metadata;
+  constexpr AddressRange kInside{0x100000, 0x200000};
+  const std::size_t room = GENERATE(1, 100, 4096);
+  const std::size_t words = GENERATE(1, 100, 5000, 100'000);
+  CAPTURE(room, words);
+  auto* const buffer = static_cast<std::uintptr_t*>(metadata.take(room * sizeof(std::uintptr_t)));
+  REQUIRE(buffer != nullptr);
+  StackCapture capture(buffer, room);
+  const Words stack(words, 0x100000);
+  capture.capture(stack.data(), stack.data() + words, kInside);
+  REQUIRE(capture.make_room(words, metadata));
+  CHECK(capture.complete());
+  CHECK(capture.begin() == capture.end());
+  CHECK(capture.capacity() >= words);
+  CHECK((words > room || capture.buffer() == buffer));
+  const auto* const before = capture.buffer();
+  capture.capture(stack.data(), stack.data() + words, kInside);
+  CHECK(capture.complete());
+  CHECK(Words(capture.begin(), capture.end()) == stack);
+  CHECK(capture.buffer() == before);
   metadata.give_back(capture.buffer(), capture.capacity() * sizeof(std::uintptr_t));
 }
 
