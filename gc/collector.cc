@@ -37,13 +37,14 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
 [[gnu::noinline]] void Cycle::collect_when_due(Mutator& mutator) {
   // Inside gc::critical the world cannot be stopped; the next allocation outside sees to it.
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
-  const bool marks = is_marking(x_heap.handshake().epoch());
-  const auto next_stop = marks ? Handshake::Purpose::end : Handshake::Purpose::arm;
-  if (x_stop_offer.is_offered(next_stop) && may_make_stops(mutator)) {
-    x_heap.handshake().while_blocked(mutator, [&] { take_stop(mutator, next_stop); });
-    return;
+  const auto next_stop =
+      is_marking(x_heap.handshake().epoch()) ? Handshake::Purpose::end : Handshake::Purpose::arm;
+  if (x_stop_offer.is_offered(next_stop) && x_stop_offer.suits(next_stop) &&
+      may_make_stops(mutator)) {
+    x_heap.handshake().while_blocked(
+        mutator, [&] { take_stop(mutator, next_stop, Leaves::where_another_lacks_cpu); });
   }
-  if (marks) return;  // it pays (assist.h)
+  if (is_marking(x_heap.handshake().epoch())) return;  // it pays (assist.h)
   if (x_pacing.at_goal() && mutator.never_assist == 0) {
     request_and_wait(mutator, Reason::kGoal);
   } else if (!is_running() && !x_is_asked.load(std::memory_order_relaxed)) {
@@ -83,7 +84,7 @@ void Cycle::wait_to_arm(Mutator& mutator, std::uint32_t ticket, bool may_take) {
     // Acquire: the cycle, if it is past that. Pairs with StopOffer::end (release).
     const std::uint32_t word = x_stop_offer.word().load(std::memory_order_acquire);
     if (is_past(x_armed.load(std::memory_order_relaxed), ticket)) return;
-    if (may_take && take_stop(mutator, Handshake::Purpose::arm)) return;
+    if (may_take && take_stop(mutator, Handshake::Purpose::arm, Leaves::no)) return;
     os::futex_wait(x_stop_offer.word(), word, until_ns - now_ns);
   }
 }

@@ -20,8 +20,8 @@ namespace {
 
 // Of memory that is not used for so long, little goes cold.
 constexpr std::uint64_t kStaysWarmNs = 10'000'000;
-// For how long the collector waits for one that runs to make the first stop, before it wakes the one that sleeps: a CPU that has gone to
-// sleep takes as long to wake up.
+// For about how long the collector waits for one that runs to make the first stop, before it wakes the one that sleeps: a CPU that has
+// gone to sleep takes as long to wake up. (One that waits for its CPU may keep it for longer.)
 constexpr std::uint64_t kLooksNs = 100'000;
 
 }  // namespace
@@ -195,14 +195,17 @@ bool Cycle::make_stop(Handshake::Purpose purpose) {
   const OfferedTo to = is_listed ? offers(purpose) : OfferedTo::nobody;
   if (to != OfferedTo::nobody) {
     const bool looks =
-        to == OfferedTo::who_waits && x_record.processors_count > 1 && expects_somebody();
-    const StopOffer::Maker maker = x_stop_offer.offer(purpose, looks ? kLooksNs : 0);
-    if (to == OfferedTo::who_comes_by) {
-      note_whether_somebody_came(maker != StopOffer::Maker::nobody);
-    } else if (looks) {
-      note_whether_somebody_came(maker == StopOffer::Maker::one_that_ran);
+        to == OfferedTo::who_waits && x_record.processors_count > 1 && x_with_looking.tries();
+    const StopOffer::Maker maker = x_stop_offer.offer(
+        purpose, {.looks_ns = looks ? kLooksNs : 0, .may_be_left = x_with_leaving.tries()});
+    const bool is_made = maker != StopOffer::Maker::nobody;
+    if (looks) x_with_looking.note(maker == StopOffer::Maker::one_that_ran);
+    if (x_stop_offer.was_left()) {
+      x_with_leaving.note(is_made && !x_stop_offer.was_left_in_vain());
+    } else if (to == OfferedTo::who_comes_by) {
+      x_with_comers.note(is_made);
     }
-    if (maker != StopOffer::Maker::nobody) return x_stop_result;
+    if (is_made) return x_stop_result;
   }
   make_stop_here(purpose);
   x_stop_offer.end();
@@ -216,22 +219,10 @@ Cycle::OfferedTo Cycle::offers(Handshake::Purpose purpose) {
   if (purpose == Handshake::Purpose::arm && x_waits_to_arm.load(std::memory_order_relaxed) != 0)
     return OfferedTo::who_waits;
   if (!x_pacing.at_trigger() || x_heap.assists().anybody_waits() ||
-      x_heap.handshake().count_running() < x_record.processors_count || !expects_somebody())
+      x_heap.handshake().count_running() < x_record.processors_count)
     return OfferedTo::nobody;
-  return OfferedTo::who_comes_by;
-}
-
-// Some that count as running may sleep, or compute, or must not make stops: where nobody came by, the next offers are left out.
-bool Cycle::expects_somebody() {
-  if (x_left_to_leave_out == 0) return true;
-  --x_left_to_leave_out;
-  return false;
-}
-
-void Cycle::note_whether_somebody_came(bool came) {
-  constexpr std::uint32_t kMost = 63;
-  x_leaves_out = came ? 0 : std::min(2 * x_leaves_out + 1, kMost);
-  x_left_to_leave_out = x_leaves_out;
+  // Some that count as running may sleep, or compute, or must not make stops.
+  return x_with_comers.tries() ? OfferedTo::who_comes_by : OfferedTo::nobody;
 }
 
 void Cycle::make_stop_here(Handshake::Purpose purpose) {
@@ -239,10 +230,14 @@ void Cycle::make_stop_here(Handshake::Purpose purpose) {
   x_stop_result = purpose == Handshake::Purpose::arm ? arm() : end();
 }
 
-// The program's side. True when the thread has made the stop. It waits in the library.
-bool Cycle::take_stop(Mutator& mutator, Handshake::Purpose purpose) {
+// The program's side. True when the thread has made the stop. It waits in the library. A large stack is captured by its owner in the
+// first stop, beside others, but for those that wait: so they do not leave that.
+bool Cycle::take_stop(Mutator& mutator, Handshake::Purpose purpose, Leaves leaves) {
   if (!x_stop_offer.suits(purpose)) return false;
-  if (x_heap.handshake().keeps_another_from_cpu()) x_stop_offer.leave();
+  if (leaves == Leaves::where_another_lacks_cpu && x_stop_offer.may_be_left() &&
+      (purpose == Handshake::Purpose::end || !Handshake::has_large_stack(mutator)) &&
+      x_heap.handshake().keeps_another_from_cpu())
+    x_stop_offer.leave();
   const HostKeptOut host_kept_out;
   return x_stop_offer.take(purpose, [&] {
     // Rather now than with the world stopped.

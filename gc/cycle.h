@@ -23,7 +23,7 @@
 // Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked. A thread that
 // finds the heap at its trigger (pacing.h) asks for a cycle. It goes on at once if there is a CPU for the collector. Where as
 // many run as there are CPUs it waits, for some milliseconds at most, until the collector has got the cycle ready, and makes its first
-// stop; the second is made by whoever comes by (stop_offer.h). Who finds the heap at its goal and no cycle marks yet (the
+// stop, unless another one comes by before it has woken up; the second is made by whoever comes by (stop_offer.h). Who finds the heap at its goal and no cycle marks yet (the
 // collector has not had a CPU) waits until one does: from then on it pays. Who waits does not run, so stops cost it nothing.
 //
 // A cycle asks the loader for nothing (roots/loader.h): who waits for the cycle may hold a lock of the loader's, in a library's
@@ -158,10 +158,9 @@ class Cycle {
   bool make_stop(Handshake::Purpose purpose);
   enum class OfferedTo : std::uint8_t { nobody, who_comes_by, who_waits };
   OfferedTo offers(Handshake::Purpose purpose);
-  bool expects_somebody();
-  void note_whether_somebody_came(bool came);
   void make_stop_here(Handshake::Purpose purpose);
-  bool take_stop(Mutator& mutator, Handshake::Purpose purpose);
+  enum class Leaves : std::uint8_t { no, where_another_lacks_cpu };
+  bool take_stop(Mutator& mutator, Handshake::Purpose purpose, Leaves leaves);
   static bool may_make_stops(Mutator& mutator);
   void wait_to_arm(Mutator& mutator, std::uint32_t ticket, bool may_take);
   void begin_share();
@@ -244,9 +243,10 @@ class Cycle {
   std::atomic<std::uint32_t> x_waits_to_arm{
       0};                      // threads that give their CPU and make the first. A hint
   bool x_stop_result = false;  // of whose it has been [stop.one-maker]
-  // Offers to who comes by: so many are left out after one in vain, and so many of those are still to be. The collector's own.
-  std::uint32_t x_leaves_out = 0;
-  std::uint32_t x_left_to_leave_out = 0;
+  // With threads that come by, with looking for them before others are woken, and with leaving a stop to another. The collector's own.
+  Patience x_with_comers;
+  Patience x_with_looking;
+  Patience x_with_leaving;
 
   // The cycle that runs; of the collector's thread and who makes a stop for it.
   CycleRecord x_record;

@@ -401,16 +401,17 @@ bool Handshake::keeps_another_from_cpu() {
   std::array<os::Piece, kMost> words;
   std::size_t count = 0;
   words[count++] = {own, sizeof *own};
-  {
-    const Guard guard(x_registry);
-    x_seats.for_each_not_idle([&](const Mutator& m, MutatorState state) {
-      if (state == MutatorState::running && m.cpu_word != nullptr && count < kMost)
-        words[count++] = {m.cpu_word, sizeof *m.cpu_word};
-    });
-  }
+  if (!x_registry.try_lock())
+    return false;  // a stop begins, or many have come by: not in their way
+  x_seats.for_each_not_idle([&](const Mutator& m, MutatorState state) {
+    if (state == MutatorState::running && m.cpu_word != nullptr && count < kMost)
+      words[count++] = {m.cpu_word, sizeof *m.cpu_word};
+  });
+  x_registry.unlock();
   // Each is in its thread's memory, which may be gone by now. Then nothing is known of the others either.
   std::array<std::uint32_t, kMost> cpus;
   return os::read_pieces_maybe_unmapped(cpus.data(), {words.data(), count}) &&
+         static_cast<std::int32_t>(cpus[0]) >= 0 &&
          std::find(cpus.begin() + 1, cpus.begin() + count, cpus[0]) != cpus.begin() + count;
 }
 

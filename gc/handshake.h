@@ -176,8 +176,8 @@ class Handshake {
   // no lock of the registry's rank or above.
   std::size_t count_running();
 
-  // Does one that runs wait for the calling thread's CPU? A hint; false where that is not known. Some microseconds. The caller is no
-  // running mutator and holds no lock of the registry's rank or above.
+  // Does one that counts as running wait for the calling thread's CPU, or sleep, having run there last? A hint; false where that is not
+  // known. Some microseconds, as a rule. The caller is no running mutator and holds no lock of the registry's rank or above.
   bool keeps_another_from_cpu();
 
   std::size_t mutator_count() const { return x_count.load(std::memory_order_relaxed); }

@@ -2,16 +2,19 @@
 
 namespace tricolor::impl {
 
-StopOffer::Maker StopOffer::offer(Purpose purpose, std::uint64_t looks_ns) {
+StopOffer::Maker StopOffer::offer(Purpose purpose, Terms terms) {
   constexpr int kLooksATurn = 32;
   x_priority.store(os::thread_priority(), std::memory_order_relaxed);
+  x_may_be_left.store(terms.may_be_left, std::memory_order_relaxed);
+  x_was_left.store(false, std::memory_order_relaxed);
+  x_was_left_in_vain.store(false, std::memory_order_relaxed);
   const std::uint32_t none = x_word.load(std::memory_order_relaxed);
   const std::uint32_t with_offer = none + offered(purpose);
   // Release: what the collector has done. Pairs with take (acquire).
   x_word.store(with_offer, std::memory_order_release);
   const auto is_open = [&] { return x_word.load(std::memory_order_relaxed) == with_offer; };
-  if (looks_ns != 0) {
-    for (const std::uint64_t until_ns = os::now_ns() + looks_ns;
+  if (terms.looks_ns != 0) {
+    for (const std::uint64_t until_ns = os::now_ns() + terms.looks_ns;
          is_open() && os::now_ns() < until_ns;) {
       for (int look = 0; look < kLooksATurn && is_open(); ++look) os::relax();
       os::yield();  // who waits for this CPU may be who comes by
@@ -32,9 +35,20 @@ StopOffer::Maker StopOffer::offer(Purpose purpose, std::uint64_t looks_ns) {
 
 void StopOffer::leave() {
   const std::uint32_t word = x_word.load(std::memory_order_relaxed);
-  if ((word & kStateMask) == kNone) return;
-  x_left_count.fetch_add(1, std::memory_order_relaxed);
-  os::futex_wait(x_word, word, kOfferedNs);
+  const std::uint32_t state = word & kStateMask;
+  if (state == kNone || state == kTaken) return;
+  x_was_left.store(true, std::memory_order_relaxed);
+  x_left[state - 1].fetch_add(1, std::memory_order_relaxed);
+  // The collector wakes who waits for an offer, too.
+  const std::uint64_t until_ns = os::now_ns() + kLeftNs;
+  while (x_word.load(std::memory_order_relaxed) == word) {
+    const std::uint64_t now_ns = os::now_ns();
+    if (now_ns >= until_ns) {
+      x_was_left_in_vain.store(true, std::memory_order_relaxed);
+      return;
+    }
+    os::futex_wait(x_word, word, until_ns - now_ns);
+  }
 }
 
 void StopOffer::end() {

@@ -8,9 +8,10 @@
 //
 // The kernel does not give every CPU that becomes free at once to a thread that waits for another one: after the collector has gone to
 // sleep both threads of a program may be on one CPU for milliseconds, and whoever makes the stop has to wait for the other. So who comes
-// by while another one waits for its CPU does not take the stop: it sleeps, as one that waits in the library, and leaves it to that one,
-// which then stops nobody. It loses nothing: only one of the two can run. (Last stops with 2000 MB, traced: 11 of 20
-// met such a thread, and took 20 to 60 us; the others 3 to 5.)
+// by while another one waits for its CPU leaves the stop to that one: it sleeps, as one that waits in the library. Of the two only one
+// could run anyway, and then one needs no stopping. (Last stops with 2000 MB, traced: 11 of 20 met such a thread, and took 20 to 60 us;
+// the others 3 to 5.) One that sleeps outside of blocking_call looks the same, and does not come: where nobody took what had been left,
+// the next ones are not left.
 //
 // For the same reason the first stop is best made by a thread that runs while the one that asked for the cycle, and gave its CPU, sleeps:
 // so the collector keeps that CPU for a moment, and wakes the one that sleeps only when nobody has come by.
@@ -20,6 +21,7 @@
 //   acquired by take()), and what that one did to the collector (released by end(), acquired by offer()).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -36,11 +38,21 @@ class StopOffer {
 
   // Longer than nearly all threads that allocate take to come by, and than a CPU takes to wake up.
   static constexpr std::uint64_t kOfferedNs = 500'000;
+  // Then there is time left for who has left it in vain.
+  static constexpr std::uint64_t kLeftNs = kOfferedNs / 2;
 
-  // The collector's side. For `looks_ns` the caller keeps its CPU, and leaves asleep who waits for an offer; then it wakes all of them,
-  // and sleeps for kOfferedNs at most. `nobody` came by: the caller is to make the stop.
+  struct Terms {
+    // For about so long the collector keeps its CPU, but for those that wait for it, and leaves asleep who waits for an offer.
+    std::uint64_t looks_ns = 0;
+    bool may_be_left = true;
+  };
+  // The collector's side. Having looked it wakes who waits, and sleeps for kOfferedNs at most. `nobody` came by: the caller is to make the
+  // stop.
   enum class Maker : std::uint8_t { nobody, one_that_ran, one_that_may_have_slept };
-  Maker offer(Purpose purpose, std::uint64_t looks_ns = 0);
+  Maker offer(Purpose purpose, Terms terms);
+  // Of the last one. Has somebody left it to somebody else, and has nobody come for it in time?
+  bool was_left() const { return x_was_left.load(std::memory_order_relaxed); }
+  bool was_left_in_vain() const { return x_was_left_in_vain.load(std::memory_order_relaxed); }
   // It has been made by the caller, or there is none to be made: nobody is to wait for it any more.
   void end();
 
@@ -57,7 +69,8 @@ class StopOffer {
     // Acquire: x_priority. Pairs with offer (release).
     return suits(x_word.load(std::memory_order_acquire), purpose);
   }
-  // Leaves what is offered to somebody else: returns when that is over, or after kOfferedNs.
+  bool may_be_left() const { return x_may_be_left.load(std::memory_order_relaxed); }
+  // Leaves what is offered to somebody else: until that is over, for kLeftNs at most.
   void leave();
   // Runs make() if such a stop is offered and suits. True when it has.
   template <class Make>
@@ -81,7 +94,9 @@ class StopOffer {
   std::uint64_t taken_count(Purpose purpose) const {
     return x_taken[offered(purpose) - 1].load(std::memory_order_relaxed);
   }
-  std::uint64_t left_count() const { return x_left_count.load(std::memory_order_relaxed); }
+  std::uint64_t left_count(Purpose purpose) const {
+    return x_left[offered(purpose) - 1].load(std::memory_order_relaxed);
+  }
 
  private:
   // The two low bits; the others count stops.
@@ -99,8 +114,31 @@ class StopOffer {
   // Written by the collector; while a stop is offered or taken, as said above.
   std::atomic<std::uint32_t> x_word{kNone};
   std::atomic<int> x_priority{0};  // of the thread that offers. Written by it before the word
+  std::atomic<bool> x_may_be_left{true};  // likewise
+  // Cleared by it, set by the others; hints.
+  std::atomic<bool> x_was_left{false};
+  std::atomic<bool> x_was_left_in_vain{false};
   std::array<std::atomic<std::uint64_t>, 2> x_taken = {};
-  std::atomic<std::uint64_t> x_left_count{0};
+  std::array<std::atomic<std::uint64_t>, 2> x_left = {};
+};
+
+// What has been in vain is left out: once, then 3, 7, ... 63 times, until it works again. Not thread-safe.
+class Patience {
+ public:
+  bool tries() {
+    if (x_left == 0) return true;
+    --x_left;
+    return false;
+  }
+  void note(bool worked) {
+    constexpr std::uint32_t kMost = 63;
+    x_leaves_out = worked ? 0 : std::min(2 * x_leaves_out + 1, kMost);
+    x_left = x_leaves_out;
+  }
+
+ private:
+  std::uint32_t x_leaves_out = 0;
+  std::uint32_t x_left = 0;
 };
 
 }  // namespace tricolor::impl

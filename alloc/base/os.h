@@ -116,8 +116,8 @@ bool on_alternate_stack();
 // Of the calling thread: whom the kernel prefers has the larger number.
 int thread_priority();
 
-// Where the kernel writes which CPU the calling thread runs on or has run on last (rseq(2), which the C library registers): one that
-// waits for a CPU is found there at the one of another. Lasts as long as the thread's thread-local storage. Null where nobody is told.
+// Where the kernel writes which CPU the calling thread runs on, or has run on last before it slept or lost it (rseq(2), which the C
+// library registers); none if negative. Lasts as long as the thread's thread-local storage. Null where nobody is told.
 const std::uint32_t* cpu_word();
 
 // Sends signal `number` to one thread of this process. False when it does not exist or the kernel's queue is full.

@@ -273,6 +273,7 @@ TEST_CASE("a thread that waits knows whether another one has no CPU because of i
     CPU_SET(cpu, &one);
     return sched_setaffinity(0, sizeof one, &one) == 0;
   };
+  REQUIRE(put_on(cpus[0]));
   std::atomic<std::size_t> wanted = cpus[0];
   std::atomic<std::size_t> there = SIZE_MAX;
   std::atomic<int> step{0};
@@ -288,7 +289,6 @@ TEST_CASE("a thread that waits knows whether another one has no CPU because of i
       for (int now; (now = step.load()) < 3;) step.wait(now);
     });
   });
-  REQUIRE(put_on(cpus[0]));
   gc::blocking_call([&] {
     while (there != cpus[0]) sched_yield();
     CHECK(handshake.keeps_another_from_cpu());
