@@ -176,7 +176,7 @@ void Cycle::rehearse(Handshake::Purpose purpose) {
 void Cycle::fetch(Handshake::Purpose purpose) {
   const std::span<const char> code = stop_code();
   touch_lines(code.data(), code.size());
-  touch_lines(this, sizeof *this);
+  touch_lines(&x_heap, sizeof x_heap);
   if (purpose == Handshake::Purpose::arm) {
     x_pacing.rehearse(start_of_cycle());
     touch_lines(x_segments.begin(),

@@ -242,6 +242,7 @@ class Handshake {
   void wait_for_change(std::uint32_t word);
   void sleep_until_change(std::uint32_t word);
   void announce();
+  void fetch_capture(const Mutator& mutator);
   void fetch_ahead(Purpose purpose);
   void capture_all();
   void make_room(Mutator& mutator);
