@@ -93,7 +93,7 @@ runs_of_pauses() {
   each_contestant pauses 20 5 0 0
   each_contestant pauses 200 10 0 0
   if [ -n "${PAUSES_2GB:-}" ]; then
-    each_contestant pauses 2000 40 0 0
+    each_contestant pauses 2000 80 0 0  # a cycle takes 5 s
     # As small, but with stops as rare: what of the difference is code and tables that have gone cold?
     echo "tricolor env GOGC=10000 $build/bench/pauses_tricolor 20 40 0 0"
   fi

@@ -190,7 +190,9 @@ void Cycle::fetch(Handshake::Purpose purpose) {
 bool Cycle::make_stop(Handshake::Purpose purpose) {
   // To list segments anew may take long: not what another thread is to do, nor are pages that have to come back.
   const bool is_listed = purpose == Handshake::Purpose::end || x_segments.update();
-  if (purpose == Handshake::Purpose::arm) x_heap.handshake().make_room_for_captures();
+  // With the world stopped buffers do not grow.
+  if (purpose == Handshake::Purpose::arm && x_beside_the_program)
+    x_heap.handshake().make_room_for_captures();
   rehearse(purpose);
   const OfferedTo to = is_listed ? offers(purpose) : OfferedTo::nobody;
   if (to != OfferedTo::nobody) {
@@ -201,7 +203,10 @@ bool Cycle::make_stop(Handshake::Purpose purpose) {
     const bool is_made = maker != StopOffer::Maker::nobody;
     if (looks) x_with_looking.note(maker == StopOffer::Maker::one_that_ran);
     if (x_stop_offer.was_left()) {
-      x_with_leaving.note(is_made && !x_stop_offer.was_left_in_vain());
+      // If it was not one that slept meanwhile.
+      const bool came =
+          to == OfferedTo::who_comes_by ? is_made : maker == StopOffer::Maker::one_that_ran;
+      x_with_leaving.note(came && !x_stop_offer.was_left_in_vain());
     } else if (to == OfferedTo::who_comes_by) {
       x_with_comers.note(is_made);
     }

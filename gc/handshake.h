@@ -32,7 +32,8 @@
 //   run. (The stopper remembers how it found each: one that goes back says `running` for a moment.)
 // Invariant [handshake.capture-once]: a mutator's capture is written in an arming stop only, once all have stopped, by the
 //   stopper; or by its owner, at the step `capture`, when it has stopped on a large stack. Between stop() and start() the
-//   collector may read it.
+//   collector may read it. Otherwise it is read, emptied, or given another buffer under its turn, by the collector and by its owner,
+//   if they find that this epoch's roots in it have been marked or that nobody marks.
 // Invariant [handshake.idle]: a mutator that says idle is inside blocking_call and has nothing that a stop has to look at: no
 //   claims, no cell under construction, nothing in its log that has not been shaded. It says so itself when that is true as it
 //   blocks; else it is blocked, and the stop that has looked at it makes it idle. So threads that stay inside blocking_call cost
@@ -106,8 +107,8 @@ class Handshake {
   // By the owner, which waits in the library, before a stop that would do it. No other stop comes in between.
   void return_claims(Mutator& mutator);
 
-  // Makes room for captures of stacks that have grown since their last one, as far as threads that allocate tell. The caller is no
-  // running mutator; the world runs, and the last cycle's captures have been marked.
+  // Makes room for captures of stacks that stand deeper than their last one, as far as threads have said so that allocate. Takes some
+  // milliseconds at most. The caller is no running mutator, and who makes cycles: the world runs, none marks.
   void make_room_for_captures();
 
   // Uses what such a stop will use of mutators and of the kernel (rehearsal.h). The caller is no running mutator; the world runs.
@@ -245,7 +246,7 @@ class Handshake {
   void fetch_capture(const Mutator& mutator);
   void fetch_ahead(Purpose purpose);
   void capture_all();
-  void make_room(Mutator& mutator);
+  void make_room(const Mutator* mutator, std::size_t words);
   void stay_stopped(Mutator& mutator, const void* top);
   void catch_up(Mutator& mutator);
   void enter_marking_late(Mutator& mutator);

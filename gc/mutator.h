@@ -54,7 +54,8 @@ struct Mutator : LocalCache {
       0;  // os::boot_clock_ns: a thread of that id which began later is another one
   const std::uint32_t* cpu_word = nullptr;  // os::cpu_word(): may be gone with its thread
   StackBounds stack;
-  // Where it stood when it last claimed memory; on that stack. Written by the owner; relaxed: a hint.
+  // Where it stood when it last claimed memory; on that stack. Null if that was before its last capture. Written by the owner and, when it
+  // is stopped, the stopper; relaxed: a hint.
   std::atomic<const char*> top_at_claim{nullptr};
   bool is_on_main_stack = false;  // which may grow further; in a forked child maybe none is
   StackCapture capture;           // marked by who holds the turn

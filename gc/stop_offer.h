@@ -38,7 +38,7 @@ class StopOffer {
 
   // Longer than nearly all threads that allocate take to come by, and than a CPU takes to wake up.
   static constexpr std::uint64_t kOfferedNs = 500'000;
-  // Then there is time left for who has left it in vain.
+  // Who has left it in vain soon after it was made has time left to take it.
   static constexpr std::uint64_t kLeftNs = kOfferedNs / 2;
 
   struct Terms {

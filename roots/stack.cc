@@ -68,20 +68,6 @@ bool StackCapture::go_on(AddressRange range, Metadata& metadata) {
   return true;
 }
 
-bool StackCapture::make_room(std::size_t words, Metadata& metadata) {
-  if (words > x_capacity) {
-    const std::size_t room = std::bit_ceil(words);
-    auto* const larger = static_cast<Word*>(metadata.take(room * sizeof(Word)));
-    if (larger == nullptr) return false;
-    metadata.give_back(x_words, x_capacity * sizeof(Word));
-    x_words = larger;
-    x_capacity = room;
-  }
-  clear();
-  std::memset(x_words, 0, words * sizeof(Word));
-  return true;
-}
-
 // Reads every word of somebody's frames: sanitizers would object to redzones, padding and races, none of which matter to a
 // conservative scan of a stopped thread.
 [[gnu::noinline]] TRICOLOR_STOP_CODE

@@ -121,6 +121,23 @@ template <class F>
 
 }  // namespace
 
+namespace {
+
+// Until the calling thread has claimed memory since its last capture, on top of so many bytes.
+void claim_on_top_of(std::ptrdiff_t bytes) {
+  const tricolor::impl::Mutator& m = *tricolor::impl::current_mutator();
+  for (const char* top = nullptr; top == nullptr || m.stack.base - top < bytes;
+       top = m.top_at_claim)
+    make_node(2);
+}
+
+void make_room() {
+  Handshake& handshake = Heap::existing()->handshake();
+  as_library_thread<HostKeptOut>([&] { handshake.make_room_for_captures(); });
+}
+
+}  // namespace
+
 TEST_CASE("before an arming stop there is room for what stands on a stack that has grown") {
   if (stressed() || !marks_beside_the_program() || Heap::existing()->settings().tinybuffers != 0) {
     WARN("skipped: stress=n collects all the time, other buffers do not grow");
@@ -131,22 +148,26 @@ TEST_CASE("before an arming stop there is room for what stands on a stack that h
   std::atomic<tricolor::impl::Mutator*> mutator{nullptr};
   std::thread thread = start_thread([&] {
     const gc::thread_scope attach;
+    mutator = tricolor::impl::current_mutator();
     on_references(make_node(1), [&] {
-      mutator = tricolor::impl::current_mutator();
-      // Until it claims memory up here.
-      for (const auto* m = mutator.load(); m->stack.base - m->top_at_claim < (128 << 10);)
-        make_node(2);
+      claim_on_top_of(128 << 10);
       raise(ready, 1);
       while (ready.load() < 2) gc::safepoint();
+      claim_on_top_of(128 << 10);
+    });
+    raise(ready, 3);  // it has come down since
+    while (ready.load() < 4) gc::safepoint();
+    on_references(make_node(1), [&] {
+      claim_on_top_of(128 << 10);
+      gc::blocking_call([&] {
+        raise(ready, 5);
+        for (int now; (now = ready.load()) < 6;) ready.wait(now);
+      });
     });
   });
   wait_until(ready, 1);
   const tricolor::impl::StackCapture& capture = mutator.load()->capture;
   REQUIRE(capture.capacity() < 30'000);
-  const auto make_room = [] {
-    Handshake& handshake = Heap::existing()->handshake();
-    as_library_thread<HostKeptOut>([&] { handshake.make_room_for_captures(); });
-  };
   const bool by_cycle = GENERATE(false, true);
   if (!by_cycle) {
     make_room();
@@ -158,10 +179,27 @@ TEST_CASE("before an arming stop there is room for what stands on a stack that h
   CHECK(capture.kept() >= 30'000);
   CHECK_FALSE(capture.went_on());
   // It stands as the last stop found it: there is nothing to be done.
-  const std::size_t kept = capture.kept();
+  const auto* before = capture.buffer();
   make_room();
-  CHECK(capture.end() - capture.begin() == static_cast<std::ptrdiff_t>(kept));
+  CHECK(capture.buffer() == before);
+  CHECK(capture.kept() >= 30'000);
+
+  // Where it stood is found out once: the next stop knows better.
   raise(ready, 2);
+  wait_until(ready, 3);
+  collect();
+  CHECK(capture.kept() < 30'000);
+  CHECK(mutator.load()->top_at_claim == nullptr);
+  before = capture.buffer();
+  make_room();
+  CHECK(capture.buffer() == before);
+
+  // Who is blocked is not captured.
+  raise(ready, 4);
+  wait_until(ready, 5);
+  make_room();
+  CHECK(capture.buffer() == before);
+  raise(ready, 6);
   join(thread);
   collect();
 }

@@ -109,30 +109,6 @@ TEST_CASE("a capture that has no room for more goes on in a larger buffer") {
   metadata.give_back(capture.buffer(), capture.capacity() * sizeof(std::uintptr_t));
 }
 
-TEST_CASE("room that is made for a capture is used by it") {
-  tricolor::impl::Metadata metadata;
-  constexpr AddressRange kInside{0x100000, 0x200000};
-  const std::size_t room = GENERATE(1, 100, 4096);
-  const std::size_t words = GENERATE(1, 100, 5000, 100'000);
-  CAPTURE(room, words);
-  auto* const buffer = static_cast<std::uintptr_t*>(metadata.take(room * sizeof(std::uintptr_t)));
-  REQUIRE(buffer != nullptr);
-  StackCapture capture(buffer, room);
-  const Words stack(words, 0x100000);
-  capture.capture(stack.data(), stack.data() + words, kInside);
-  REQUIRE(capture.make_room(words, metadata));
-  CHECK(capture.complete());
-  CHECK(capture.begin() == capture.end());
-  CHECK(capture.capacity() >= words);
-  CHECK((words > room || capture.buffer() == buffer));
-  const auto* const before = capture.buffer();
-  capture.capture(stack.data(), stack.data() + words, kInside);
-  CHECK(capture.complete());
-  CHECK(Words(capture.begin(), capture.end()) == stack);
-  CHECK(capture.buffer() == before);
-  metadata.give_back(capture.buffer(), capture.capacity() * sizeof(std::uintptr_t));
-}
-
 TEST_CASE("a capture starts at the first whole word at or above top") {
   Fixture f;
   const Words stack = {0x1001, 0x1002, 0x1003};
