@@ -22,9 +22,10 @@
 //
 // Requests have tickets. A thread that asks for a collection waits for the first cycle that starts after it asked. A thread that
 // finds the heap at its trigger (pacing.h) asks for a cycle. It goes on at once if there is a CPU for the collector. Where as
-// many run as there are CPUs it waits, for some milliseconds at most, until the collector has got the cycle ready, and makes its first
-// stop, unless another one comes by before it has woken up; the second is made by whoever comes by (stop_offer.h). Who finds the heap at its goal and no cycle marks yet (the
-// collector has not had a CPU) waits until one does: from then on it pays. Who waits does not run, so stops cost it nothing.
+// many run as there are CPUs it waits, for some milliseconds at most, until the collector has got the cycle ready, and makes its
+// first stop, unless another one comes by before it has woken up; the second is made by whoever comes by (stop_offer.h). Who finds
+// the heap at its goal and no cycle marks yet (the collector has not had a CPU) waits until one does: from then on it pays. Who
+// waits does not run, so stops cost it nothing.
 //
 // A cycle asks the loader for nothing (roots/loader.h): who waits for the cycle may hold a lock of the loader's, in a library's
 // constructor or a callback of dl_iterate_phdr. Libraries in which it has found roots are pinned after it (library_pins.h).

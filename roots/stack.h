@@ -1,10 +1,11 @@
 // One stopped thread's stack and registers, as words that may be pointers.
 //
-// Capturing is a filter: only words that fall into the heap's address range are kept, in a buffer that was made before. It runs on the thread that has stopped the others, or in a stopped thread's own signal handler, and touches
-// plain memory only. Before a stop the buffers of stacks that have grown are made larger (Handshake::make_room_for_captures). Where one
-// is too small all the same, the stopper goes on in a larger one (go_on): system calls and a page fault for each 512 words kept, which
-// are nothing for a handler. Where memory is refused the marker reads such a stack while the world is stopped: 2.6 ms for each MiB of
-// references to different objects, three times as much.
+// Capturing is a filter: only words that fall into the heap's address range are kept, in a buffer that was made before. It runs on
+// the thread that has stopped the others, or in a stopped thread's own signal handler, and touches plain memory only. Before a stop
+// the buffers of stacks that have grown are made larger (Handshake::make_room_for_captures). Where one is too small all the same,
+// the stopper goes on in a larger one (go_on): system calls and a page fault for each 512 words kept, which are nothing for a
+// handler. Where memory is refused the marker reads such a stack while the world is stopped: 2.6 ms for each MiB of references to
+// different objects, three times as much.
 //
 // A word that only looks like a pointer, or a dead slot of a frame, keeps an object and all that hangs on it for as long as it
 // stands there. Nothing clears dead slots and no page is kept out of use for such words: they go with their frames, what lies
