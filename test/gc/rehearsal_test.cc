@@ -123,11 +123,12 @@ template <class F>
 
 namespace {
 
-// Until the calling thread has claimed memory since its last capture, on top of so many bytes.
-void claim_on_top_of(std::ptrdiff_t bytes) {
+// Until the calling thread has claimed memory since its last capture, and far below `frame`. (ThreadSanitizer's own part of a stack is
+// above that.)
+void claim_below(const void* frame) {
   const tricolor::impl::Mutator& m = *tricolor::impl::current_mutator();
-  for (const char* top = nullptr; top == nullptr || m.stack.base - top < bytes;
-       top = m.top_at_claim)
+  for (const char* top = nullptr;
+       top == nullptr || static_cast<const char*>(frame) - top < (128 << 10); top = m.top_at_claim)
     make_node(2);
 }
 
@@ -149,16 +150,17 @@ TEST_CASE("before an arming stop there is room for what stands on a stack that h
   std::thread thread = start_thread([&] {
     const gc::thread_scope attach;
     mutator = tricolor::impl::current_mutator();
+    const void* const frame = __builtin_frame_address(0);
     on_references(make_node(1), [&] {
-      claim_on_top_of(128 << 10);
+      claim_below(frame);
       raise(ready, 1);
       while (ready.load() < 2) gc::safepoint();
-      claim_on_top_of(128 << 10);
+      claim_below(frame);
     });
     raise(ready, 3);  // it has come down since
     while (ready.load() < 4) gc::safepoint();
     on_references(make_node(1), [&] {
-      claim_on_top_of(128 << 10);
+      claim_below(frame);
       gc::blocking_call([&] {
         raise(ready, 5);
         for (int now; (now = ready.load()) < 6;) ready.wait(now);
