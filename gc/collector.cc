@@ -39,8 +39,7 @@ void Cycle::collect(Mutator& mutator) { request_and_wait(mutator, Reason::kForce
   if (mutator.critical_depth.load(std::memory_order_relaxed) != 0) return;
   const auto next_stop =
       is_marking(x_heap.handshake().epoch()) ? Handshake::Purpose::end : Handshake::Purpose::arm;
-  if (x_stop_offer.is_offered(next_stop) && x_stop_offer.suits(next_stop) &&
-      may_make_stops(mutator)) {
+  if (x_stop_offer.suits(next_stop) && may_make_stops(mutator)) {
     x_heap.handshake().while_blocked(
         mutator, [&] { take_stop(mutator, next_stop, Leaves::where_another_lacks_cpu); });
   }

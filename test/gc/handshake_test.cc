@@ -263,24 +263,14 @@ TEST_CASE("a thread that waits knows whether another one has no CPU because of i
   auto& handshake = tricolor::impl::Heap::existing()->handshake();
   cpu_set_t all;
   REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
-  std::vector<std::size_t> cpus;
-  for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &all)) cpus.push_back(cpu);
-  }
-  const auto put_on = [](std::size_t cpu) {
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    return sched_setaffinity(0, sizeof one, &one) == 0;
-  };
-  REQUIRE(put_on(cpus[0]));
-  std::atomic<std::size_t> wanted = cpus[0];
+  REQUIRE(put_on_cpu(0));
+  std::atomic<std::size_t> wanted = 0;
   std::atomic<std::size_t> there = SIZE_MAX;
   std::atomic<int> step{0};
   std::thread other = start_thread([&] {
     make_node(1);
     while (step == 0) {
-      if (there != wanted && put_on(wanted)) there = wanted.load();
+      if (there != wanted && put_on_cpu(wanted, all)) there = wanted.load();
       gc::safepoint();
       sched_yield();
     }
@@ -290,14 +280,14 @@ TEST_CASE("a thread that waits knows whether another one has no CPU because of i
     });
   });
   gc::blocking_call([&] {
-    while (there != cpus[0]) sched_yield();
+    while (there != 0) sched_yield();
     CHECK(handshake.keeps_another_from_cpu());
-    if (cpus.size() > 1) {
-      wanted = cpus[1];
-      while (there != cpus[1]) sched_yield();
+    if (CPU_COUNT(&all) > 1) {
+      wanted = 1;
+      while (there != 1) sched_yield();
       CHECK_FALSE(handshake.keeps_another_from_cpu());
-      wanted = cpus[0];
-      while (there != cpus[0]) sched_yield();
+      wanted = 0;
+      while (there != 0) sched_yield();
       CHECK(handshake.keeps_another_from_cpu());
     }
     // One that does not run waits for no CPU.

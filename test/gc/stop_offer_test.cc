@@ -319,19 +319,6 @@ bool comes_true(Fn fn) {
   return false;
 }
 
-// Puts the calling thread on one of the CPUs that it may run on. True when it is there.
-bool put_on_cpu(std::size_t which) {
-  cpu_set_t all, one;
-  CPU_ZERO(&one);
-  if (sched_getaffinity(0, sizeof all, &all) != 0) return false;
-  for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &all) || which-- != 0) continue;
-    CPU_SET(cpu, &one);
-    return sched_setaffinity(0, sizeof one, &one) == 0;
-  }
-  return false;
-}
-
 // Threads that allocate on all CPUs until the collector has gone through some cycles. Returns how many stops they have made for it.
 template <class Prepare>
 std::uint64_t stops_made_on_busy_cpus(Prepare prepare, std::size_t stack_bytes = 0) {

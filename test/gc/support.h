@@ -5,6 +5,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sched.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <tricolor/gc.h>
@@ -211,6 +212,24 @@ std::thread start_thread(F fn) {
     scrub_stack();
     fn();
   });
+}
+
+// Puts the calling thread on one of these CPUs. True when it is there.
+inline bool put_on_cpu(std::size_t which, const cpu_set_t& all) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &all) || which-- != 0) continue;
+    CPU_SET(cpu, &one);
+    return sched_setaffinity(0, sizeof one, &one) == 0;
+  }
+  return false;
+}
+
+// Of those that it may run on.
+inline bool put_on_cpu(std::size_t which) {
+  cpu_set_t all;
+  return sched_getaffinity(0, sizeof all, &all) == 0 && put_on_cpu(which, all);
 }
 
 // Runs fn on a thread that is gone afterwards, with its stack and its registers.
