@@ -1,14 +1,16 @@
 // pauses LIVE_MB SECONDS STACK_KB WAITING: how long are the stops, and what does the program feel of them?
 //
 // LIVE_MB megabytes of objects of 64 bytes live, trees of three in two tables. Two threads each replace random objects of their
-// table by new ones, steadily, for SECONDS and until there have been kLeastStops stops (but no longer than kMostTimes as long).
+// table by new ones, steadily, for SECONDS and until there have been kLeastStops stops (but no longer than kMostTimes as long). Before
+// that each has replaced kTurnovers times as many as it has: tables as they were built have their objects in the order of their addresses,
+// and the heap grows for as long as that goes on (with 2000 MB for a minute, with 20 for less than one second).
 // One operation allocates an object, and 448 bytes that nobody keeps, and makes one to three pointer stores; it is timed by
 // one reading of the clock. Each thread stands on STACK_KB kilobytes of frames, in which every eighth word refers to an object.
 // WAITING threads more wait all the time, each with an object on its stack.
 //
 // longest_us, p9999_us and mean_ns are of the operations; on few processors the longest is also a wait for one's turn, which is
 // what malloc shows. stop_us_* are of the contestant's stops by its own account, from the request until all may go on, known
-// to a quarter (the longest exactly, if none was longer while the tables were built); first_us_* and last_us_* are of those that
+// to a quarter (the longest exactly, if none was longer before); first_us_* and last_us_* are of those that
 // begin a cycle's marking and of those that end it. concurrent_percent is the share of the marked bytes that was marked while no
 // thread was stopped. The check is the number of objects found in the tables at the end.
 //
@@ -35,6 +37,7 @@ namespace {
 constexpr int kMutators = 2;
 constexpr std::uint64_t kLeastStops = 3;
 constexpr int kMostTimes = 3;
+constexpr std::size_t kTurnovers = 2;
 constexpr int kMaxLiveMb = 1'000'000;
 constexpr int kMaxSeconds = 3600;
 constexpr int kMaxStackKb = 7 * 1024;  // of 8 MB
@@ -45,6 +48,7 @@ struct Node {
   std::uint64_t numbers[6]{};
 };
 static_assert(sizeof(Node) == 64);
+constexpr std::size_t kObjectsATree = 3;
 
 // What an operation uses for a moment.
 struct Scrap {
@@ -68,7 +72,7 @@ Table build(std::size_t trees) {
 
 void replace_one(Table table, question::Random& chance) {
   auto& place = table[chance.below(table.size())];
-  const std::uint64_t which = chance.below(3);
+  const std::uint64_t which = chance.below(kObjectsATree);
   auto* scrap = contestant::make<Scrap>();
   scrap->bytes[0] = std::byte{1};
   Node* young = contestant::make<Node>();
@@ -177,11 +181,12 @@ int main(int argc, char** argv) {
     return 2;
   }
   contestant::Program program(kMutators + waiting);
-  const auto trees = (static_cast<std::size_t>(live_mb) << 20) / sizeof(Node) / 3 / kMutators;
+  const auto trees =
+      (static_cast<std::size_t>(live_mb) << 20) / sizeof(Node) / kObjectsATree / kMutators;
 
   std::optional<Waiting> threads(waiting);
   std::latch begun(kMutators);
-  std::latch built(kMutators);
+  std::latch turned_over(kMutators);
   std::latch ready(kMutators);
   std::optional<contestant::Stops> stops;
   std::atomic<bool> done = false;
@@ -190,6 +195,10 @@ int main(int argc, char** argv) {
   std::vector<double> ms(kMutators);
   const auto operate = [&](int t, Table table) {
     question::Random chance;
+    for (std::size_t i = 0; i < kTurnovers * kObjectsATree * table.size(); ++i)
+      replace_one(table, chance);
+    contestant::wait([&] { turned_over.arrive_and_wait(); });
+    if (t == 0) stops.emplace();  // the other one waits
     contestant::wait([&] { ready.arrive_and_wait(); });
     question::Histogram& mine = times[static_cast<std::size_t>(t)];
     const auto start = question::Clock::now();
@@ -216,8 +225,6 @@ int main(int argc, char** argv) {
       measure_machine(taken[static_cast<std::size_t>(t)]);
     });
     const Table table = build(trees);
-    contestant::wait([&] { built.arrive_and_wait(); });
-    if (t == 0) stops.emplace();  // the other one waits
     on_frames(stack_kb, table, [&] { operate(t, table); });
     return count(table);
   });
