@@ -243,9 +243,13 @@ class Handshake {
   void wait_for_change(std::uint32_t word);
   void sleep_until_change(std::uint32_t word);
   void announce();
+  // A stack of which more is used is captured by its owner: to wake it costs less than what two can do side by side gains.
+  static constexpr std::size_t kLargeStackBytes = 64 << 10;
+  static constexpr int kMostFetched = 4;  // of more threads, the first would have to be fetched again
   void fetch_capture(const Mutator& mutator);
   void fetch_ahead(Purpose purpose);
   void capture_all();
+  static std::size_t buffer_bytes(const StackCapture& capture);
   void make_room(const Mutator* mutator, std::size_t words);
   void stay_stopped(Mutator& mutator, const void* top);
   void catch_up(Mutator& mutator);
