@@ -749,17 +749,6 @@ struct LibraryThreads {
   }
 };
 
-// Pins the calling thread to one of the CPUs.
-cpu_set_t pin_to_one_of(const cpu_set_t& cpus) {
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++cpu) {
-    if (CPU_ISSET(cpu, &cpus)) CPU_SET(cpu, &one);
-  }
-  REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
-  return one;
-}
-
 }  // namespace
 
 TEST_CASE("child makes the first cycle on a pinned thread", "[.child]") {
@@ -770,7 +759,7 @@ TEST_CASE("child makes the first cycle on a pinned thread", "[.child]") {
     return;
   }
   std::thread pinned([&] {
-    pin_to_one_of(all);
+    if (!put_on_cpu(0)) return;  // then there is no thread to be found below
     make_node(1);
     gc::collect();
   });
@@ -783,7 +772,7 @@ TEST_CASE("child makes the first cycle on a pinned thread", "[.child]") {
 TEST_CASE("child makes the first cycle on the main thread after pinning it", "[.child]") {
   cpu_set_t all;
   REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
-  pin_to_one_of(all);
+  REQUIRE(put_on_cpu(0));
   gc::collect();
   const LibraryThreads threads(all);
   CHECK(threads.with >= 1);
@@ -796,9 +785,8 @@ TEST_CASE("child forks a process that is pinned", "[.child]") {
   gc::collect();
   const pid_t child = fork();
   if (child == 0) {
-    cpu_set_t all;
-    if (sched_getaffinity(0, sizeof all, &all) != 0) _exit(2);
-    const cpu_set_t one = pin_to_one_of(all);
+    cpu_set_t one;
+    if (!put_on_cpu(0) || sched_getaffinity(0, sizeof one, &one) != 0) _exit(2);
     gc::collect();
     const LibraryThreads threads(one);
     _exit(threads.with >= 1 && threads.without == 0 ? 0 : 1);
