@@ -178,7 +178,7 @@ inline bool tiny_buffers() {
 
 // How many objects or repetitions: fewer where each costs a collection (stress=n) or a sanitizer's time.
 inline std::uint64_t many(std::uint64_t n) {
-  return n / (stressed() ? 50 : impl::kThreadSanitizer ? 5 : 1);
+  return n / (stressed() ? 50 : kShadowMemory ? 5 : 1);
 }
 
 // ------------------------------------------------------------------------------------------ threads
