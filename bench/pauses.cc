@@ -193,12 +193,7 @@ int main(int argc, char** argv) {
   std::vector<question::Histogram> times(kMutators);
   std::vector<question::Histogram> taken(kMutators);
   std::vector<double> ms(kMutators);
-  const auto operate = [&](int t, Table table) {
-    question::Random chance;
-    for (std::size_t i = 0; i < kTurnovers * kObjectsATree * table.size(); ++i)
-      replace_one(table, chance);
-    contestant::wait([&] { turned_over.arrive_and_wait(); });
-    if (t == 0) stops.emplace();  // the other one waits
+  const auto operate = [&](int t, Table table, question::Random& chance) {
     contestant::wait([&] { ready.arrive_and_wait(); });
     question::Histogram& mine = times[static_cast<std::size_t>(t)];
     const auto start = question::Clock::now();
@@ -225,7 +220,11 @@ int main(int argc, char** argv) {
       measure_machine(taken[static_cast<std::size_t>(t)]);
     });
     const Table table = build(trees);
-    on_frames(stack_kb, table, [&] { operate(t, table); });
+    question::Random chance;
+    for (std::size_t i = 0; i < kTurnovers * kObjectsATree * trees; ++i) replace_one(table, chance);
+    contestant::wait([&] { turned_over.arrive_and_wait(); });
+    if (t == 0) stops.emplace();  // the other one waits
+    on_frames(stack_kb, table, [&] { operate(t, table, chance); });
     return count(table);
   });
   threads.reset();
