@@ -59,8 +59,7 @@ void Handshake::fit_capture(Mutator& mutator) {
 }
 
 // In the stop a page fault for each 512 words would cost more than to read the stack. What the last capture has found is taken for what
-// still stands there. Stacks are read, and buffers made, with nothing locked: of what has gone or changed meanwhile nothing is asked but
-// speed.
+// still stands there. Stacks are read with nothing locked: of what has gone or changed meanwhile nothing is asked but speed.
 void Handshake::make_room_for_captures() {
   constexpr std::size_t kMostStacks = 8;
   constexpr std::size_t kMostBytes =
@@ -95,27 +94,31 @@ void Handshake::make_room_for_captures() {
   }
 }
 
-// Of one that may be gone by now; then another one may have come in its place, and has the room.
+// Of one that may be gone by now; then another one may have come in its place, and has the room. Once: while its turn is held the
+// registry is free, and after that the address may be yet another one's.
 void Handshake::make_room(const Mutator* mutator, std::size_t words) {
-  Metadata& metadata = x_heap.allocator().metadata;
-  const std::size_t capacity = std::bit_ceil(std::max(words + words / 4, StackCapture::kCapacity));
-  void* buffer = metadata.take(capacity * sizeof(std::uintptr_t));
-  std::size_t bytes = capacity * sizeof(std::uintptr_t);
-  if (buffer == nullptr) return;
-  std::memset(buffer, 0, words * sizeof(std::uintptr_t));  // the kernel maps it now
-  const auto exchange = [&](Mutator& m) {
-    const std::size_t bytes_before = buffer_bytes(m.capture);
-    void* const before = m.capture.buffer();
-    m.capture.use_buffer(static_cast<std::uintptr_t*>(buffer), capacity);
-    buffer = before;
-    bytes = bytes_before;
+  const auto grow = [&](Mutator& m) {
+    StackCapture& capture = m.capture;
+    // The kernel maps it now, and not in the stop.
+    const auto map = [&](std::uintptr_t* buffer, std::size_t kept) {
+      if (words > kept) std::memset(buffer + kept, 0, (words - kept) * sizeof *buffer);
+    };
+    if (capture.capacity() >= words) return map(capture.buffer(), capture.kept());
+    Metadata& metadata = x_heap.allocator().metadata;
+    const std::size_t capacity = std::bit_ceil(words + words / 4);
+    void* const buffer = metadata.take(capacity * sizeof(std::uintptr_t));
+    if (buffer == nullptr) return;
+    map(static_cast<std::uintptr_t*>(buffer), 0);
+    metadata.give_back(capture.buffer(), buffer_bytes(capture));
+    capture.use_buffer(static_cast<std::uintptr_t*>(buffer), capacity);
   };
   lock_registry_for_walk();
+  Mutator* there = nullptr;
   x_seats.for_each([&](Mutator& m) {
-    if (&m == mutator) in_turn(m, exchange);
+    if (&m == mutator) there = &m;
   });
+  if (there != nullptr) in_turn(*there, grow);
   unlock_registry_for_walk();
-  metadata.give_back(buffer, bytes);
 }
 
 // ---- what the stop will use

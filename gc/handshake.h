@@ -33,7 +33,8 @@
 // Invariant [handshake.capture-once]: a mutator's capture is written in an arming stop only, once all have stopped, by the
 //   stopper; or by its owner, at the step `capture`, when it has stopped on a large stack. Between stop() and start() the
 //   collector may read it. Otherwise it is read, emptied, or given another buffer under its turn, by the collector and by its owner,
-//   if they find that this epoch's roots in it have been marked or that nobody marks.
+//   if they find that this epoch's roots in it have been marked or that nobody marks; how large it was, who makes the next stop may
+//   read under the registry's lock, as none writes captures then.
 // Invariant [handshake.idle]: a mutator that says idle is inside blocking_call and has nothing that a stop has to look at: no
 //   claims, no cell under construction, nothing in its log that has not been shaded. It says so itself when that is true as it
 //   blocks; else it is blocked, and the stop that has looked at it makes it idle. So threads that stay inside blocking_call cost
@@ -78,6 +79,7 @@
 #include <cstdint>
 
 #include "alloc/base/lock.h"
+#include "alloc/base/perturb.h"
 #include "barrier/shader.h"
 #include "gc/mutator.h"
 #include "gc/seats.h"
@@ -266,6 +268,7 @@ class Handshake {
       unlock_registry_for_walk();
       fn(mutator);
     }
+    perturb();
     lock_registry_for_walk();  // not with the turn, which detach() takes second
   }
   void lock_registry_for_walk();

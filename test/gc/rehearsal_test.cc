@@ -206,6 +206,31 @@ TEST_CASE("before an arming stop there is room for what stands on a stack that h
   collect();
 }
 
+TEST_CASE("room for captures is made while those that it is for go, and others take their place") {
+  if (stressed() || tiny_buffers()) return;
+  collect();
+  const std::uint64_t seed = tricolor::impl::perturbation.exchange(1);
+  std::atomic<bool> is_over{false};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 6; ++t) {
+    threads.push_back(start_thread([&] {
+      while (!is_over) {
+        const gc::thread_scope attach;
+        const void* const frame = __builtin_frame_address(0);
+        on_references(make_node(1), [&] { claim_below(frame); });
+      }
+    }));
+  }
+  for (std::uint64_t i = 0; i < many(100); ++i) {
+    for (int k = 0; k < 20; ++k) make_room();
+    if (i % 10 == 0) collect();
+  }
+  is_over = true;
+  for (std::thread& thread : threads) join(thread);
+  tricolor::impl::perturbation = seed;
+  collect();
+}
+
 TEST_CASE("before an arming stop the buffers for captures are there") {
   if (stressed() || !marks_beside_the_program() || Heap::existing()->settings().tinybuffers != 0) {
     WARN("skipped: stress=n collects all the time, other buffers do not grow");
