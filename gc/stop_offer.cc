@@ -34,17 +34,19 @@ StopOffer::Maker StopOffer::offer(Purpose purpose, Terms terms) {
 }
 
 void StopOffer::leave() {
-  const std::uint32_t word = x_word.load(std::memory_order_relaxed);
-  const std::uint32_t state = word & kStateMask;
+  const std::uint32_t offered = x_word.load(std::memory_order_relaxed);
+  const std::uint32_t state = offered & kStateMask;
   if (state == kNone || state == kTaken) return;
   x_was_left.store(true, std::memory_order_relaxed);
   x_left[state - 1].fetch_add(1, std::memory_order_relaxed);
+  const std::uint32_t taken = offered - state + kTaken;
   // The collector wakes who waits for an offer, too.
   const std::uint64_t until_ns = os::now_ns() + kLeftNs;
-  while (x_word.load(std::memory_order_relaxed) == word) {
+  for (std::uint32_t word = offered; word == offered || word == taken;
+       word = x_word.load(std::memory_order_relaxed)) {
     const std::uint64_t now_ns = os::now_ns();
     if (now_ns >= until_ns) {
-      x_was_left_in_vain.store(true, std::memory_order_relaxed);
+      if (word == offered) x_was_left_in_vain.store(true, std::memory_order_relaxed);
       return;
     }
     os::futex_wait(x_word, word, until_ns - now_ns);

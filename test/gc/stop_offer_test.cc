@@ -199,12 +199,19 @@ TEST_CASE("who leaves an offered stop to somebody else waits until that is over"
       if (round == INT_MAX) return;
       while (!offer.is_offered(kEnd) && withdrawn < r) os::yield();
       const std::uint32_t offered = offer.word();
+      const std::uint64_t count = offer.left_count(kEnd);
+      const std::uint64_t begin_ns = os::now_ns();
       left = r;
       offer.leave();
+      const bool has_waited = os::now_ns() - begin_ns >= StopOffer::kLeftNs;
       // Acquire, as for who offers: the stop.
-      if (offer.word().load(std::memory_order_acquire) == (offered | 3) + 1) {
-        if (made != r) ++errors;
-        ++in_time;
+      const std::uint32_t word = offer.word().load(std::memory_order_acquire);
+      if (offer.left_count(kEnd) != count) {
+        const bool is_over = word == (offered | 3) + 1;
+        if (is_over && made != r) ++errors;
+        // It has come back while the stop was offered, or made.
+        if ((word == offered || word == (offered | 3)) && !has_waited) ++errors;
+        if (is_over) ++in_time;
       }
       leaver_done = r;
     }
@@ -215,7 +222,8 @@ TEST_CASE("who leaves an offered stop to somebody else waits until that is over"
       if (round == INT_MAX) return;
       while (left < r) os::yield();
       offer.take(kEnd, [&] {
-        os::yield();
+        for (const std::uint64_t until_ns = os::now_ns() + 20'000; os::now_ns() < until_ns;)
+          os::yield();
         made = r;
       });
       taker_done = r;
@@ -250,6 +258,7 @@ TEST_CASE("who leaves an offered stop to somebody else waits until that is over"
   // On a busy machine it may have been withdrawn by then.
   for (int i = 0; i < 10'000 && !is_told; ++i) {
     CHECK(offer.offer(kArm, {}) == Maker::nobody);
+    offer.end();  // so that the next one has another word
     is_told = offer.was_left() && offer.was_left_in_vain();
   }
   CHECK(is_told);
@@ -427,12 +436,16 @@ TEST_CASE("who comes by while another one waits for its CPU leaves the stop to t
   }));
   // Who waits does not capture its stack itself. A large one is not left to others.
   before = stop_offer().left_count(kArm);
-  stops_made_on_busy_cpus(
-      [] {
-        put_on_cpu(0);
-        return LargeFrame();
-      },
-      more);
+  const std::uint64_t taken = stop_offer().taken_count(kArm);
+  CHECK(comes_true([&] {
+    stops_made_on_busy_cpus(
+        [] {
+          put_on_cpu(0);
+          return LargeFrame();
+        },
+        more);
+    return stop_offer().taken_count(kArm) != taken;
+  }));
   CHECK(stop_offer().left_count(kArm) == before);
 }
 
