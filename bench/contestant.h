@@ -31,7 +31,7 @@
 // stopped in one of them on average (pause_us_per_cycle), and the longest single stop
 // (pause_us_max). And of a part of the program:
 //
-//     const contestant::Stops stops;              // no collection runs meanwhile
+//     const contestant::Stops stops;              // a collection that runs meanwhile counts when it ends
 //     stops.count();                              // how often the program was stopped since then
 //     stops.print(stdout);                        // stops=, of each kind of stop the median and more, and what was marked meanwhile
 //     stops.marked_beside();                      // the share of the time that it was marking and not stopped

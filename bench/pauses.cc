@@ -2,11 +2,9 @@
 //
 // LIVE_MB megabytes of objects of 64 bytes live, trees of three in two tables. Two threads each replace random objects of their
 // table by new ones, steadily, for SECONDS and until there have been kLeastStops stops (but no longer than kMostTimes as long). Before
-// that each has replaced kTurnovers times as many as it has: tables as they were built have their objects in the order of their addresses,
-// and the heap grows for as long as that goes on (with 2000 MB for a minute, with 20 for less than one second).
-// One operation allocates an object, and 448 bytes that nobody keeps, and makes one to three pointer stores; it is timed by
-// one reading of the clock. Each thread stands on STACK_KB kilobytes of frames, in which every eighth word refers to an object.
-// WAITING threads more wait all the time, each with an object on its stack.
+// that the program settles: each thread has replaced kTurnovers times as many objects as it has, and there have been kSettledStops stops
+// (but no longer than kMostTimes SECONDS). Tables as they were built have their objects in the order of their addresses, and until that
+// is gone the heap grows (with 2000 MB for a minute, with 20 for less than one second).
 //
 // longest_us, p9999_us and mean_ns are of the operations; on few processors the longest is also a wait for one's turn, which is
 // what malloc shows. stop_us_* are of the contestant's stops by its own account, from the request until all may go on, known
@@ -18,6 +16,7 @@
 // look at the clock for a second, and of each 0.1 ms they count how long they did not get to.
 
 #include <atomic>
+#include <barrier>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -38,6 +37,7 @@ constexpr int kMutators = 2;
 constexpr std::uint64_t kLeastStops = 3;
 constexpr int kMostTimes = 3;
 constexpr std::size_t kTurnovers = 2;
+constexpr std::uint64_t kSettledStops = 8;
 constexpr int kMaxLiveMb = 1'000'000;
 constexpr int kMaxSeconds = 3600;
 constexpr int kMaxStackKb = 7 * 1024;  // of 8 MB
@@ -185,16 +185,31 @@ int main(int argc, char** argv) {
       (static_cast<std::size_t>(live_mb) << 20) / sizeof(Node) / kObjectsATree / kMutators;
 
   std::optional<Waiting> threads(waiting);
-  std::latch begun(kMutators);
-  std::latch turned_over(kMutators);
-  std::latch ready(kMutators);
+  std::barrier barrier(kMutators);
+  const auto meet = [&] { contestant::wait([&] { barrier.arrive_and_wait(); }); };
   std::optional<contestant::Stops> stops;
   std::atomic<bool> done = false;
   std::vector<question::Histogram> times(kMutators);
   std::vector<question::Histogram> taken(kMutators);
   std::vector<double> ms(kMutators);
+  const auto from_now_on = [&](int t) {
+    meet();
+    if (t == 0) stops.emplace();
+    meet();
+  };
+  const auto settle = [&](Table table, question::Random& chance) {
+    constexpr std::size_t kAtOnce = 1000;
+    const auto latest = question::Clock::now() + kMostTimes * std::chrono::seconds(seconds);
+    const std::size_t wanted = kTurnovers * kObjectsATree * table.size();
+    for (std::size_t replaced = 0;
+         replaced < wanted || (contestant::kCollects && stops->count() < kSettledStops &&
+                               question::Clock::now() < latest);
+         replaced += kAtOnce) {
+      for (std::size_t i = 0; i < kAtOnce; ++i) replace_one(table, chance);
+    }
+  };
   const auto operate = [&](int t, Table table, question::Random& chance) {
-    contestant::wait([&] { ready.arrive_and_wait(); });
+    meet();
     question::Histogram& mine = times[static_cast<std::size_t>(t)];
     const auto start = question::Clock::now();
     const auto end = start + std::chrono::seconds(seconds);
@@ -216,14 +231,14 @@ int main(int argc, char** argv) {
   };
   const std::uint64_t check = question::on_threads(kMutators, [&](int t) {
     contestant::wait([&] {
-      begun.arrive_and_wait();
+      barrier.arrive_and_wait();
       measure_machine(taken[static_cast<std::size_t>(t)]);
     });
     const Table table = build(trees);
     question::Random chance;
-    for (std::size_t i = 0; i < kTurnovers * kObjectsATree * trees; ++i) replace_one(table, chance);
-    contestant::wait([&] { turned_over.arrive_and_wait(); });
-    if (t == 0) stops.emplace();  // the other one waits
+    from_now_on(t);
+    settle(table, chance);
+    from_now_on(t);
     on_frames(stack_kb, table, [&] { operate(t, table, chance); });
     return count(table);
   });
