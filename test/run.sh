@@ -48,10 +48,14 @@ tidy() {
   [ "$seen" -ge "$wanted" ] || { echo "error: clang-tidy has seen $seen of $wanted sources"; return 1; }
 }
 
-# Configures where that has not been done, and builds.
+# Configures where that has not been done with these options, and builds.
 build() {  # FOLDER OPTIONS...
-  [ -f "$1/build.ninja" ] ||
-    meson setup "$1" -Dtests=enabled "${@:2}" || return 1
+  if [ ! -f "$1/build.ninja" ] || [ "$(cat "$1/run.options" 2>/dev/null)" != "${*:2}" ]; then
+    local again=()
+    [ ! -f "$1/build.ninja" ] || again=(--reconfigure)
+    meson setup "${again[@]}" "$1" -Dtests=enabled "${@:2}" || return 1
+    echo "${*:2}" >"$1/run.options"
+  fi
   ninja -C "$1" ${JOBS:+-j "$JOBS"}
 }
 
