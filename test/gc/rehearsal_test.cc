@@ -210,6 +210,7 @@ TEST_CASE("room for captures is made while those that it is for go, and others t
   if (stressed() || tiny_buffers()) return;
   collect();
   const std::uint64_t seed = tricolor::impl::perturbation.exchange(1);
+  const int percent = gc::set_percent(-1);  // cycles only in between
   std::atomic<bool> is_over{false};
   std::vector<std::thread> threads;
   for (int t = 0; t < 6; ++t) {
@@ -228,6 +229,7 @@ TEST_CASE("room for captures is made while those that it is for go, and others t
   is_over = true;
   for (std::thread& thread : threads) join(thread);
   tricolor::impl::perturbation = seed;
+  gc::set_percent(percent);
   collect();
 }
 
