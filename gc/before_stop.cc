@@ -70,6 +70,7 @@ void Handshake::make_room_for_captures() {
     const char* top;
     std::size_t bytes;
     std::size_t kept;
+    std::size_t capacity;
   };
   std::array<Grown, kMostStacks> grown;
   std::size_t count = 0;
@@ -84,40 +85,64 @@ void Handshake::make_room_for_captures() {
       const std::size_t known = m.capture.stack_bytes();
       if (used <= known + kLargeStackBytes || used - known > left) return;
       left -= used - known;
-      grown[count++] = {&m, top, used - known, m.capture.kept()};
+      grown[count++] = {&m, top, used - known, m.capture.kept(), m.capture.capacity()};
     });
   }
   const AddressRange range = x_heap.address_range();
   for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t found = count_words(grown[i].top, grown[i].bytes, range);
-    if (found != 0) make_room(grown[i].mutator, grown[i].kept + found);
+    const Grown& one = grown[i];
+    const std::size_t found = count_words(one.top, one.bytes, range);
+    if (found == 0) continue;
+    if (one.kept + found > one.capacity) {
+      take_larger_buffer(one.mutator, one.kept + found);
+    } else {
+      map_buffer(one.mutator, one.kept, one.kept + found);
+    }
   }
 }
 
-// Of one that may be gone by now; then another one may have come in its place, and has the room. Once: while its turn is held the
-// registry is free, and after that the address may be yet another one's.
-void Handshake::make_room(const Mutator* mutator, std::size_t words) {
-  const auto grow = [&](Mutator& m) {
-    StackCapture& capture = m.capture;
-    // The kernel maps it now, and not in the stop.
-    const auto map = [&](std::uintptr_t* buffer, std::size_t kept) {
-      if (words > kept) std::memset(buffer + kept, 0, (words - kept) * sizeof *buffer);
-    };
-    if (capture.capacity() >= words) return map(capture.buffer(), capture.kept());
-    Metadata& metadata = x_heap.allocator().metadata;
-    const std::size_t capacity = std::bit_ceil(words + words / 4);
-    void* const buffer = metadata.take(capacity * sizeof(std::uintptr_t));
-    if (buffer == nullptr) return;
-    map(static_cast<std::uintptr_t*>(buffer), 0);
-    metadata.give_back(capture.buffer(), buffer_bytes(capture));
-    capture.use_buffer(static_cast<std::uintptr_t*>(buffer), capacity);
-  };
+// Both of one that may be gone by now; then another one may have come in its place, and has the room. Who detaches waits for its turn,
+// holding the registry: so pages are mapped with the turn free, or a few in each.
+void Handshake::map_buffer(const Mutator* mutator, std::size_t begin, std::size_t end) {
+  constexpr std::size_t kAtOnce = 64 << 10;  // words: 128 pages
+  for (; begin < end; begin += kAtOnce) {
+    in_turn_of(mutator, [&](Mutator& m) {
+      const std::size_t from = std::max(begin, m.capture.kept());
+      const std::size_t to = std::min({begin + kAtOnce, end, m.capture.capacity()});
+      if (from < to)
+        std::memset(m.capture.buffer() + from, 0, (to - from) * sizeof(std::uintptr_t));
+    });
+  }
+}
+
+void Handshake::take_larger_buffer(const Mutator* mutator, std::size_t words) {
+  Metadata& metadata = x_heap.allocator().metadata;
+  const std::size_t capacity = std::bit_ceil(words + words / 4);
+  void* buffer = metadata.take(capacity * sizeof(std::uintptr_t));
+  if (buffer == nullptr) return;
+  // The kernel maps it now, and not in the stop.
+  std::memset(buffer, 0, words * sizeof(std::uintptr_t));
+  std::size_t bytes = capacity * sizeof(std::uintptr_t);  // of what is given back
+  in_turn_of(mutator, [&](Mutator& m) {
+    if (m.capture.capacity() >= capacity) return;
+    void* const before = m.capture.buffer();
+    const std::size_t bytes_before = buffer_bytes(m.capture);
+    m.capture.use_buffer(static_cast<std::uintptr_t*>(buffer), capacity);
+    buffer = before;
+    bytes = bytes_before;
+  });
+  metadata.give_back(buffer, bytes);
+}
+
+// Once: while its turn is held the registry is free, and after that the address may be yet another one's.
+template <class Fn>
+void Handshake::in_turn_of(const Mutator* mutator, Fn fn) {
   lock_registry_for_walk();
   Mutator* there = nullptr;
   x_seats.for_each([&](Mutator& m) {
     if (&m == mutator) there = &m;
   });
-  if (there != nullptr) in_turn(*there, grow);
+  if (there != nullptr) in_turn(*there, fn);
   unlock_registry_for_walk();
 }
 

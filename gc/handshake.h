@@ -110,7 +110,8 @@ class Handshake {
   void return_claims(Mutator& mutator);
 
   // Makes room for captures of stacks that stand deeper than their last one, as far as threads have said so that allocate. Takes some
-  // milliseconds at most. The caller is no running mutator, and who makes cycles: the world runs, none marks.
+  // milliseconds, and where one needs a larger buffer a page fault for each 512 words that its last capture kept. The caller is no
+  // running mutator, and who makes cycles: the world runs, none marks.
   void make_room_for_captures();
 
   // Uses what such a stop will use of mutators and of the kernel (rehearsal.h). The caller is no running mutator; the world runs.
@@ -247,12 +248,15 @@ class Handshake {
   void announce();
   // A stack of which more is used is captured by its owner: to wake it costs less than what two can do side by side gains.
   static constexpr std::size_t kLargeStackBytes = 64 << 10;
-  static constexpr int kMostFetched = 4;  // of more threads, the first would have to be fetched again
+  static constexpr int kMostFetched = 4;  // of more, the first would have to be fetched again
   void fetch_capture(const Mutator& mutator);
   void fetch_ahead(Purpose purpose);
   void capture_all();
   static std::size_t buffer_bytes(const StackCapture& capture);
-  void make_room(const Mutator* mutator, std::size_t words);
+  void map_buffer(const Mutator* mutator, std::size_t begin, std::size_t end);
+  void take_larger_buffer(const Mutator* mutator, std::size_t words);
+  template <class Fn>
+  void in_turn_of(const Mutator* mutator, Fn fn);
   void stay_stopped(Mutator& mutator, const void* top);
   void catch_up(Mutator& mutator);
   void enter_marking_late(Mutator& mutator);
