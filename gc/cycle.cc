@@ -203,9 +203,11 @@ bool Cycle::make_stop(Handshake::Purpose purpose) {
     const bool is_made = maker != StopOffer::Maker::nobody;
     if (looks) x_with_looking.note(maker == StopOffer::Maker::one_that_ran);
     if (x_stop_offer.was_left()) {
-      // If it was not one that slept meanwhile, as far as that is known.
-      const bool came = looks ? maker == StopOffer::Maker::one_that_ran : is_made;
-      x_with_leaving.note(came && !x_stop_offer.was_left_in_vain());
+      // Of those that sleep until a stop is offered, nobody has left it to them.
+      const bool came =
+          to == OfferedTo::who_waits ? maker == StopOffer::Maker::one_that_ran : is_made;
+      if (to == OfferedTo::who_comes_by || looks)
+        x_with_leaving.note(came && !x_stop_offer.was_left_in_vain());
     } else if (to == OfferedTo::who_comes_by) {
       x_with_comers.note(is_made);
     }
