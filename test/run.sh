@@ -48,13 +48,13 @@ tidy() {
   [ "$seen" -ge "$wanted" ] || { echo "error: clang-tidy has seen $seen of $wanted sources"; return 1; }
 }
 
-# Configures where that has not been done with these options, and builds.
+# Builds, in a new folder where there is none or it was made with other options: meson remembers those that are given no more.
 build() {  # FOLDER OPTIONS...
-  if [ ! -f "$1/build.ninja" ] || [ "$(cat "$1/run.options" 2>/dev/null)" != "${*:2}" ]; then
-    local again=()
-    [ ! -f "$1/build.ninja" ] || again=(--reconfigure)
-    meson setup "${again[@]}" "$1" -Dtests=enabled "${@:2}" || return 1
-    echo "${*:2}" >"$1/run.options"
+  local options="${CXX:-} ${*:2}"
+  if [ "$(cat "$1/run.options" 2>/dev/null)" != "$options" ]; then
+    rm -rf "$1"
+    meson setup "$1" -Dtests=enabled "${@:2}" || return 1
+    echo "$options" >"$1/run.options"
   fi
   ninja -C "$1" ${JOBS:+-j "$JOBS"}
 }
