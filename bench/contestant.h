@@ -31,12 +31,13 @@
 // stopped in one of them on average (pause_us_per_cycle), and the longest single stop
 // (pause_us_max). And of a part of the program:
 //
-//     const contestant::Stops stops;              // a collection that runs meanwhile counts when it ends
+//     contestant::Stops stops;                    // a collection that runs meanwhile counts when it ends
 //     stops.count();                              // how often the program was stopped since then
-//     stops.print(stdout);                        // stops=, of each kind of stop the median and more, and what was marked meanwhile
 //     stops.marked_beside();                      // the share of the time that it was marking and not stopped
+//     stops.end();                                // what ends from now on does not count
+//     stops.print(stdout);                        // stops=, of each kind of stop the median and more, and what was marked meanwhile
 //
-// All of these are the contestant's own numbers. (Of Stops malloc has an empty one.)
+// All of these are the contestant's own numbers. (Of Stops malloc has an empty one, and its collect() does nothing.)
 
 #pragma once
 
@@ -131,16 +132,17 @@ class Stops {
   std::uint64_t count() const {
     return gc::stats().pauses.total_count() - before_.pauses.total_count();
   }
+  void end() { after_ = gc::stats(); }
   void print(std::FILE* out) const {
-    const gc::statistics now = gc::stats();
-    std::fprintf(out, " stops=%llu", static_cast<unsigned long long>(count()));
+    const std::uint64_t stops = after_.pauses.total_count() - before_.pauses.total_count();
+    std::fprintf(out, " stops=%llu", static_cast<unsigned long long>(stops));
     // A line for each kind of stop.
-    print_kind(out, "stop", before_.pauses, now.pauses, now.pause_ns_max);
-    print_kind(out, "first", before_.first_pauses, now.first_pauses, now.pause_ns_max);
-    print_kind(out, "last", before_.last_pauses, now.last_pauses, now.pause_ns_max);
-    const auto marked = static_cast<double>(now.marked_bytes_total - before_.marked_bytes_total);
+    print_kind(out, "stop", before_.pauses, after_.pauses, after_.pause_ns_max);
+    print_kind(out, "first", before_.first_pauses, after_.first_pauses, after_.pause_ns_max);
+    print_kind(out, "last", before_.last_pauses, after_.last_pauses, after_.pause_ns_max);
+    const auto marked = static_cast<double>(after_.marked_bytes_total - before_.marked_bytes_total);
     const auto stopped =
-        static_cast<double>(now.stopped_marked_bytes_total - before_.stopped_marked_bytes_total);
+        static_cast<double>(after_.stopped_marked_bytes_total - before_.stopped_marked_bytes_total);
     std::fprintf(out, " concurrent_percent=%.3f", marked == 0 ? 0 : 100 - 100 * stopped / marked);
   }
   // Marking is counted at the end of a cycle, whether the world was stopped or not.
@@ -169,18 +171,19 @@ class Stops {
     return 0;
   }
 
-  // Of `now` without `before`; nothing was longer than `longest_ns`.
+  // Of `after` without `before`; nothing was longer than `longest_ns`.
   static void print_kind(std::FILE* out, const char* kind, const gc::histogram& before,
-                         gc::histogram now, std::uint64_t longest_ns) {
-    for (std::size_t i = 0; i < now.counts.size(); ++i) now.counts[i] -= before.counts[i];
+                         gc::histogram after, std::uint64_t longest_ns) {
+    for (std::size_t i = 0; i < after.counts.size(); ++i) after.counts[i] -= before.counts[i];
     const auto us = [&](double share) {
-      return std::min(quantile_ns(now, share), static_cast<double>(longest_ns)) / 1e3;
+      return std::min(quantile_ns(after, share), static_cast<double>(longest_ns)) / 1e3;
     };
     std::fprintf(out, " %s_us_median=%.1f %s_us_p99=%.1f %s_us_max=%.1f", kind, us(0.5), kind,
                  us(0.99), kind, us(1));
   }
 
   const gc::statistics before_ = gc::stats();
+  gc::statistics after_{};
   const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
@@ -318,20 +321,24 @@ class Stops {
  public:
   Stops() { pauses.all = {}; }
   std::uint64_t count() const { return GC_get_gc_no() - before_; }
+  void end() {
+    stops_ = count();
+    all_ = pauses.all;
+  }
   void print(std::FILE* out) const {
-    const auto us = [](double share) {
-      return static_cast<double>(pauses.all.percentile(share)) / 1e3;
-    };
+    const auto us = [&](double share) { return static_cast<double>(all_.percentile(share)) / 1e3; };
     std::fprintf(out,
                  " stops=%llu stop_us_median=%.1f stop_us_p99=%.1f stop_us_max=%.1f "
                  "concurrent_percent=0",
-                 static_cast<unsigned long long>(count()), us(0.5), us(0.99), us(1));
+                 static_cast<unsigned long long>(stops_), us(0.5), us(0.99), us(1));
   }
 
   double marked_beside() const { return 0; }  // not unless it is asked to be incremental
 
  private:
   const std::uint64_t before_ = GC_get_gc_no();
+  std::uint64_t stops_ = 0;
+  question::Histogram all_;
 };
 
 inline void print_settings(std::FILE* out) {
@@ -388,9 +395,12 @@ void wait(Fn fn) {
   fn();
 }
 
+inline void collect() {}
+
 struct Stops {
   Stops() {}
   std::uint64_t count() const { return UINT64_MAX; }
+  void end() {}
   void print(std::FILE*) const {}
 };
 

@@ -197,7 +197,10 @@ int main(int argc, char** argv) {
   std::vector<double> ms(kMutators);
   const auto from_now_on = [&](int t) {
     meet();
-    if (t == 0) stops.emplace();
+    if (t == 0) {
+      contestant::collect();  // so that none runs now
+      stops.emplace();
+    }
     meet();
   };
   const auto settle = [&](Table table, question::Random& chance) {
@@ -231,6 +234,9 @@ int main(int argc, char** argv) {
       before = question::Clock::now();
     }
     ms[static_cast<std::size_t>(t)] = question::ms_since(start);
+    meet();
+    if (t == 0) stops->end();
+    meet();
   };
   const std::uint64_t check = question::on_threads(kMutators, [&](int t) {
     contestant::wait([&] {
