@@ -8,8 +8,8 @@ here=$(dirname "$0")
 out=${OUT:-$(mktemp -d)}
 cpu=${CPU:-1}
 
-for name in page_records typed_spans typed_spans_mark typed_spans_waste cold_pages capture; do
-  "${CXX:-g++}" -std=c++20 -O2 -Wall -Wextra -Wconversion -o "$out/$name" "$here/$name.cc"
+for name in page_records typed_spans typed_spans_mark typed_spans_waste cold_pages capture freed_pages; do
+  "${CXX:-g++}" -std=c++20 -O2 -pthread -Wall -Wextra -Wconversion -o "$out/$name" "$here/$name.cc"
 done
 
 taskset -c "$cpu" "$out/page_records" 1000000 9
@@ -23,3 +23,4 @@ taskset -c "$cpu" "$out/typed_spans_mark" 5000000 5
 taskset -c "$cpu" "$out/capture" 4 8
 taskset -c "$cpu" "$out/capture" 4 1
 taskset -c "$cpu" "$out/capture" 4 64
+"$out/freed_pages"
