@@ -196,22 +196,11 @@ bool Cycle::make_stop(Handshake::Purpose purpose) {
   rehearse(purpose);
   const OfferedTo to = is_listed ? offers(purpose) : OfferedTo::nobody;
   if (to != OfferedTo::nobody) {
-    const bool looks =
-        to == OfferedTo::who_waits && x_record.processors_count > 1 && x_with_looking.tries();
+    const OfferPatience::Way way = x_offer_patience.choose(to, x_record.processors_count > 1);
     const StopOffer::Maker maker = x_stop_offer.offer(
-        purpose, {.looks_ns = looks ? kLooksNs : 0, .may_be_left = x_with_leaving.tries()});
-    const bool is_made = maker != StopOffer::Maker::nobody;
-    if (looks) x_with_looking.note(maker == StopOffer::Maker::one_that_ran);
-    if (x_stop_offer.was_left()) {
-      // Of those that sleep until a stop is offered, nobody has left it to them.
-      const bool came =
-          to == OfferedTo::who_waits ? maker == StopOffer::Maker::one_that_ran : is_made;
-      if (to == OfferedTo::who_comes_by || looks)
-        x_with_leaving.note(came && !x_stop_offer.was_left_in_vain());
-    } else if (to == OfferedTo::who_comes_by) {
-      x_with_comers.note(is_made);
-    }
-    if (is_made) return x_stop_result;
+        purpose, {.looks_ns = way.looks ? kLooksNs : 0, .may_be_left = way.may_be_left});
+    x_offer_patience.note(to, way, maker, x_stop_offer.left());
+    if (maker != StopOffer::Maker::nobody) return x_stop_result;
   }
   make_stop_here(purpose);
   x_stop_offer.end();
@@ -220,7 +209,7 @@ bool Cycle::make_stop(Handshake::Purpose purpose) {
 
 // The first stop to whoever waits to make it; that, and the last one, to whoever comes by. Threads come by as long as the heap is past
 // its trigger, unless they wait in line for the end of marking.
-Cycle::OfferedTo Cycle::offers(Handshake::Purpose purpose) {
+OfferedTo Cycle::offers(Handshake::Purpose purpose) {
   if (!x_beside_the_program) return OfferedTo::nobody;
   if (purpose == Handshake::Purpose::arm && x_waits_to_arm.load(std::memory_order_relaxed) != 0)
     return OfferedTo::who_waits;
@@ -228,7 +217,7 @@ Cycle::OfferedTo Cycle::offers(Handshake::Purpose purpose) {
       x_heap.handshake().count_running() < x_record.processors_count)
     return OfferedTo::nobody;
   // Some that count as running may sleep, or compute, or must not make stops.
-  return x_with_comers.tries() ? OfferedTo::who_comes_by : OfferedTo::nobody;
+  return x_offer_patience.expects_comers() ? OfferedTo::who_comes_by : OfferedTo::nobody;
 }
 
 void Cycle::make_stop_here(Handshake::Purpose purpose) {

@@ -157,7 +157,6 @@ class Cycle {
   void finish_previous_sweep();
   void open(Why why);
   bool make_stop(Handshake::Purpose purpose);
-  enum class OfferedTo : std::uint8_t { nobody, who_comes_by, who_waits };
   OfferedTo offers(Handshake::Purpose purpose);
   void make_stop_here(Handshake::Purpose purpose);
   enum class Leaves : std::uint8_t { no, where_another_lacks_cpu };
@@ -241,13 +240,10 @@ class Cycle {
 
   // Who makes stops.
   StopOffer x_stop_offer;
-  std::atomic<std::uint32_t> x_waits_to_arm{
-      0};                      // threads that give their CPU and make the first. A hint
+  OfferPatience x_offer_patience;  // the collector's own
+  // Threads that give their CPU and make the first. A hint.
+  std::atomic<std::uint32_t> x_waits_to_arm{0};
   bool x_stop_result = false;  // of whose it has been [stop.one-maker]
-  // With threads that come by, with looking for them before others are woken, and with leaving a stop to another. The collector's own.
-  Patience x_with_comers;
-  Patience x_with_looking;
-  Patience x_with_leaving;
 
   // The cycle that runs; of the collector's thread and who makes a stop for it.
   CycleRecord x_record;

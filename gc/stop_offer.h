@@ -50,9 +50,12 @@ class StopOffer {
   // stop.
   enum class Maker : std::uint8_t { nobody, one_that_ran, one_that_may_have_slept };
   Maker offer(Purpose purpose, Terms terms);
-  // Of the last one. Has somebody left it to somebody else, and has nobody come for it in time?
-  bool was_left() const { return x_was_left.load(std::memory_order_relaxed); }
-  bool was_left_in_vain() const { return x_was_left_in_vain.load(std::memory_order_relaxed); }
+  // Of the last one: has somebody left it to somebody else, and has nobody come for it in time?
+  enum class Left : std::uint8_t { no, yes, in_vain };
+  Left left() const {
+    if (x_was_left_in_vain.load(std::memory_order_relaxed)) return Left::in_vain;
+    return x_was_left.load(std::memory_order_relaxed) ? Left::yes : Left::no;
+  }
   // It has been made by the caller, or there is none to be made: nobody is to wait for it any more.
   void end();
 
@@ -139,6 +142,46 @@ class Patience {
  private:
   std::uint32_t x_leaves_out = 0;
   std::uint32_t x_left = 0;
+};
+
+// Whom a stop is offered to: the one that has asked for the cycle and sleeps until then, or whoever comes by.
+enum class OfferedTo : std::uint8_t { nobody, who_comes_by, who_waits };
+
+// How to offer the next stop, by what has come of the last ones. Not thread-safe.
+class OfferPatience {
+ public:
+  struct Way {
+    bool looks;        // for one that runs, before those that sleep are woken
+    bool may_be_left;  // by one that comes by to one that has no CPU
+  };
+
+  // Will somebody come by?
+  bool expects_comers() { return x_with_comers.tries(); }
+  Way choose(OfferedTo to, bool may_look) {
+    const bool looks = to == OfferedTo::who_waits && may_look && x_with_looking.tries();
+    return {.looks = looks, .may_be_left = x_with_leaving.tries()};
+  }
+  void note(OfferedTo to, Way way, StopOffer::Maker maker, StopOffer::Left left) {
+    const bool ran = maker == StopOffer::Maker::one_that_ran;
+    const bool is_made = maker != StopOffer::Maker::nobody;
+    if (way.looks) x_with_looking.note(ran);
+    if (left == StopOffer::Left::no) {
+      if (to == OfferedTo::who_comes_by) x_with_comers.note(is_made);
+    } else if (left == StopOffer::Left::in_vain || !is_made) {
+      x_with_leaving.note(false);
+    } else if (to == OfferedTo::who_comes_by) {
+      x_with_leaving.note(true);
+    } else if (way.looks) {
+      // Of those that sleep until a stop is offered, nobody has left it to them. (Where nobody looked they were woken at once: it says
+      // nothing that one of them has made it.)
+      x_with_leaving.note(ran);
+    }
+  }
+
+ private:
+  Patience x_with_comers;   // with threads that come by
+  Patience x_with_looking;  // with looking for them before others are woken
+  Patience x_with_leaving;  // with leaving a stop to another one
 };
 
 }  // namespace tricolor::impl

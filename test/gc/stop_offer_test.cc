@@ -260,7 +260,7 @@ TEST_CASE("who leaves an offered stop to somebody else waits until that is over"
   for (int i = 0; i < 10'000 && !is_told; ++i) {
     CHECK(offer.offer(kArm, {}) == Maker::nobody);
     offer.end();  // so that the next one has another word
-    is_told = offer.was_left() && offer.was_left_in_vain();
+    is_told = offer.left() == StopOffer::Left::in_vain;
   }
   CHECK(is_told);
   is_told = true;
@@ -285,6 +285,64 @@ TEST_CASE("what has been in vain is left out more and more often, until it works
   CHECK(left_out() == 0);
   patience.note(false);
   CHECK(left_out() == 1);
+}
+
+TEST_CASE("what has come of an offer decides how the next ones are made") {
+  using tricolor::impl::OfferedTo;
+  using tricolor::impl::OfferPatience;
+  using Left = StopOffer::Left;
+  struct Next {
+    bool expects_comers, looks, may_be_left;
+    bool operator==(const Next&) const = default;
+  };
+  // After one such offer, where everything had worked before or nothing had.
+  const auto after = [](OfferedTo to, OfferPatience::Way way, Maker maker, Left left) {
+    OfferPatience patience;
+    patience.note(to, way, maker, left);
+    const bool expects = patience.expects_comers();
+    const OfferPatience::Way next = patience.choose(OfferedTo::who_waits, true);
+    return Next{expects, next.looks, next.may_be_left};
+  };
+  constexpr OfferPatience::Way kLooks{.looks = true, .may_be_left = true};
+  constexpr OfferPatience::Way kWakes{.looks = false, .may_be_left = true};
+  constexpr auto kRan = Maker::one_that_ran;
+  constexpr auto kSlept = Maker::one_that_may_have_slept;
+  constexpr Next kAll{true, true, true}, kNoComers{false, true, true}, kNoLooks{true, false, true},
+      kNotLeft{true, true, false}, kNeither{true, false, false};
+
+  CHECK(after(OfferedTo::who_comes_by, kWakes, kRan, Left::no) == kAll);
+  CHECK(after(OfferedTo::who_comes_by, kWakes, Maker::nobody, Left::no) == kNoComers);
+  CHECK(after(OfferedTo::who_comes_by, kWakes, kSlept, Left::yes) == kAll);
+  CHECK(after(OfferedTo::who_comes_by, kWakes, kSlept, Left::in_vain) == kNotLeft);
+  CHECK(after(OfferedTo::who_comes_by, kWakes, Maker::nobody, Left::yes) == kNotLeft);
+
+  CHECK(after(OfferedTo::who_waits, kLooks, kRan, Left::no) == kAll);
+  CHECK(after(OfferedTo::who_waits, kLooks, kSlept, Left::no) == kNoLooks);
+  CHECK(after(OfferedTo::who_waits, kLooks, kRan, Left::yes) == kAll);
+  CHECK(after(OfferedTo::who_waits, kLooks, kSlept, Left::yes) == kNeither);
+  CHECK(after(OfferedTo::who_waits, kLooks, kSlept, Left::in_vain) == kNeither);
+  // Nobody looked: on one CPU, or as that had been in vain.
+  CHECK(after(OfferedTo::who_waits, kWakes, kSlept, Left::no) == kAll);
+  CHECK(after(OfferedTo::who_waits, kWakes, kSlept, Left::yes) == kAll);
+  CHECK(after(OfferedTo::who_waits, kWakes, kSlept, Left::in_vain) == kNotLeft);
+  CHECK(after(OfferedTo::who_waits, kWakes, Maker::nobody, Left::yes) == kNotLeft);
+
+  // It says nothing of success: what has been learnt stays.
+  OfferPatience patience;
+  for (int i = 0; i < 2; ++i) {
+    patience.note(OfferedTo::who_waits, kWakes, kSlept, Left::in_vain);
+    CHECK_FALSE(patience.choose(OfferedTo::who_waits, false).may_be_left);
+    patience.note(OfferedTo::who_waits, kWakes, kSlept, Left::yes);
+    while (!patience.choose(OfferedTo::who_waits, false).may_be_left) {
+    }
+  }
+  patience.note(OfferedTo::who_waits, kWakes, kSlept, Left::in_vain);
+  int left_out = 0;
+  while (!patience.choose(OfferedTo::who_waits, false).may_be_left) ++left_out;
+  CHECK(left_out == 7);
+  // It does not look where it may not, or nobody waits.
+  CHECK_FALSE(patience.choose(OfferedTo::who_waits, false).looks);
+  CHECK_FALSE(patience.choose(OfferedTo::who_comes_by, true).looks);
 }
 
 TEST_CASE("only a thread that the kernel prefers as much as who offers a stop takes it") {
