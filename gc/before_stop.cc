@@ -85,7 +85,9 @@ void Handshake::make_room_for_captures() {
       const std::size_t known = m.capture.stack_bytes();
       if (used <= known + kLargeStackBytes || used - known > left) return;
       left -= used - known;
-      grown[count++] = {&m, top, used - known, m.capture.kept(), m.capture.capacity()};
+      // Where nothing is known of the stack, what is kept is of an older capture: all of it is counted now.
+      const std::size_t kept = known == 0 ? 0 : m.capture.kept();
+      grown[count++] = {&m, top, used - known, kept, m.capture.capacity()};
     });
   }
   const AddressRange range = x_heap.address_range();

@@ -111,9 +111,9 @@ TEST_CASE("the code of a stop stands together") {
 namespace {
 
 // A frame that refers to `object` thousands of times.
-template <class F>
+template <std::size_t kCount = 30'000, class F>
 [[gnu::noinline]] void on_references(gc::ptr<Node> object, F fn) {
-  Node* volatile many[30'000];
+  Node* volatile many[kCount];
   for (auto& place : many) place = object;
   fn();
   many[0] = nullptr;
@@ -206,6 +206,54 @@ TEST_CASE("before an arming stop there is room for what stands on a stack that h
   collect();
 }
 
+TEST_CASE("of a thread that was blocked in the last stop nothing is taken for kept") {
+  if (stressed() || tiny_buffers() || !marks_beside_the_program()) return;
+  collect();
+  // Twice as many do not fit into what the first capture takes.
+  constexpr std::size_t kCount = 50'000;
+  std::atomic<int> ready{0};
+  std::atomic<tricolor::impl::Mutator*> mutator{nullptr};
+  std::thread thread = start_thread([&] {
+    const gc::thread_scope attach;
+    mutator = tricolor::impl::current_mutator();
+    const void* const frame = __builtin_frame_address(0);
+    on_references<kCount>(make_node(1), [&] {
+      claim_below(frame);
+      raise(ready, 1);
+      while (ready.load() < 2) gc::safepoint();
+      claim_below(frame);
+      gc::blocking_call([&] {
+        raise(ready, 3);
+        for (int now; (now = ready.load()) < 4;) ready.wait(now);
+      });
+      claim_below(frame);
+      raise(ready, 5);
+      while (ready.load() < 6) gc::safepoint();
+    });
+  });
+  wait_until(ready, 1);
+  make_room();
+  collect();
+  const tricolor::impl::StackCapture& capture = mutator.load()->capture;
+  REQUIRE(capture.kept() >= kCount);
+  const std::size_t capacity = capture.capacity();
+  REQUIRE(capacity < 2 * kCount);
+  raise(ready, 2);
+  wait_until(ready, 3);
+  collect();
+  REQUIRE(capture.stack_bytes() == 0);
+  raise(ready, 4);
+  wait_until(ready, 5);
+  make_room();
+  CHECK(capture.capacity() == capacity);
+  collect();
+  CHECK(capture.kept() >= kCount);
+  CHECK_FALSE(capture.went_on());
+  raise(ready, 6);
+  join(thread);
+  collect();
+}
+
 TEST_CASE("room for captures is made while those that it is for go, and others take their place") {
   if (stressed() || tiny_buffers()) return;
   collect();
@@ -237,8 +285,12 @@ TEST_CASE("room for captures is made while those that it is for go, and others t
     collect();
     ++cycles;
   }
-  // (They may have been too late for all of it on a busy machine.)
-  for (int i = 0; i < 100'000 && found_room == 0; ++i) make_room();
+  // They may have been too late for all of it on a busy machine.
+  for (const std::uint64_t begin_ns = tricolor::impl::os::now_ns();
+       found_room == 0 && tricolor::impl::os::now_ns() - begin_ns < 60'000'000'000;) {
+    make_room();
+    tricolor::impl::os::yield();
+  }
   is_over = true;
   for (std::thread& thread : threads) join(thread);
   tricolor::impl::perturbation = seed;
