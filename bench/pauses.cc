@@ -5,6 +5,8 @@
 // that the program settles: each thread has replaced kTurnovers times as many objects as it has, and there have been kSettledStops stops
 // (but no longer than kMostTimes SECONDS). Tables as they were built have their objects in the order of their addresses, and until that
 // is gone the heap grows (with 2000 MB for a minute, with 20 for less than one second).
+// Each of the two parts begins with a collection: so a stop counts only if its cycle has begun while it is measured; and, but for stops
+// that came to nothing, which are counted at once, only if that cycle has ended by then.
 // One operation allocates an object, and 448 bytes that nobody keeps, and makes one to three pointer stores; it is timed by
 // one reading of the clock. Each thread stands on STACK_KB kilobytes of frames, in which every eighth word refers to an object.
 // WAITING threads more wait all the time, each with an object on its stack.
