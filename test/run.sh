@@ -48,13 +48,20 @@ tidy() {
   [ "$seen" -ge "$wanted" ] || { echo "error: clang-tidy has seen $seen of $wanted sources"; return 1; }
 }
 
-# Builds, in a new folder where there is none or it was made with other options: meson remembers those that are given no more.
+# Builds, in a new folder where there is none or it was made with other options: meson remembers those that are given no more. What
+# bench/run.sh --in has measured in it stays; a folder that somebody else has made is left alone.
 build() {  # FOLDER OPTIONS...
-  local options="${CXX:-} ${*:2}"
-  if [ "$(cat "$1/run.options" 2>/dev/null)" != "$options" ]; then
-    rm -rf "$1"
+  local stamp=$1/run.options options name
+  options=$(for name in CC CXX CFLAGS CXXFLAGS CPPFLAGS LDFLAGS PKG_CONFIG_PATH; do echo "$name=${!name:-}"; done; echo "${*:2}")
+  if [ -e "$1" ] && [ ! -e "$stamp" ]; then
+    echo "error: $1 was not made by test/run.sh, which wants a folder of that name: move it away"
+    return 1
+  fi
+  if [ ! -e "$1/build.ninja" ] || [ "$(cat "$stamp")" != "$options" ]; then
+    mkdir -p "$1"
+    find "$1" -mindepth 1 -maxdepth 1 ! -name bench-report -exec rm -rf {} +
+    echo "$options" >"$stamp"
     meson setup "$1" -Dtests=enabled "${@:2}" || return 1
-    echo "$options" >"$1/run.options"
   fi
   ninja -C "$1" ${JOBS:+-j "$JOBS"}
 }
